@@ -1,0 +1,132 @@
+"""Batches of training patches, and the region of them that is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .annotation import Annotation
+from .augment import sample_patch
+from .config import AugmentationConfig, ModelConfig, Triple
+from .patches import PatchSampler
+from .planning import PatchPlan, valid_output
+from .unet import Region
+from .volume import FeatureVolume
+
+SLAB = 2
+"""Voxels on either side of the annotated slice in which the logits are evaluated."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step is computed from."""
+
+    features: Tensor
+    """(N, C, Z, Y, X) float32."""
+    target: Tensor
+    """(N, Z, Y, X) int64, of the region: classes from 0, or `UNLABELLED`."""
+    region: Region | None
+    """The part of the patch whose logits are evaluated; `None` for all."""
+
+
+class BatchSource:
+    """Draw varied batches around labelled voxels.
+
+    Parameters
+    ----------
+    volumes : sequence of FeatureVolume
+        The images.
+    annotations : sequence of Annotation
+        Their labels, in the same order.
+    augmentation : AugmentationConfig
+        How much to vary.
+    model : ModelConfig
+        The network's; its padding decides what of a patch is evaluated.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[FeatureVolume],
+        annotations: Sequence[Annotation],
+        augmentation: AugmentationConfig,
+        model: ModelConfig,
+    ) -> None:
+        self._volumes = volumes
+        self._augmentation = augmentation
+        self._model = model
+        self._sampler = PatchSampler(annotations)
+
+    def draw(self, plan: PatchPlan, rng: np.random.Generator) -> Batch:
+        """Draw one batch; all its patches lie along slices of the same orientation."""
+        locations = self._sampler.draw(plan.batch_size, rng)
+        normal = locations[0].normal
+        size = plan.sizes[normal]
+        inner = valid_output(size, self._model) or size
+        patches = []
+        for location in locations:
+            z, y, x = (
+                n // 2
+                + int(rng.integers(-m // 4, m // 4 + 1)) * (axis != normal)
+                for axis, (n, m) in enumerate(zip(size, inner, strict=True))
+            )
+            patches.append(
+                sample_patch(
+                    self._volumes[location.volume],
+                    self._sampler.annotations[location.volume],
+                    location.anchor,
+                    size,
+                    (z, y, x),
+                    self._augmentation,
+                    rng,
+                )
+            )
+        features = torch.stack([patch[0] for patch in patches]).contiguous(
+            memory_format=torch.channels_last_3d
+        )
+        labels = torch.stack([patch[1] for patch in patches])
+        if self._model.padding == "valid":
+            return Batch(features, _target(labels, _centre(size, inner)), None)
+        positions = [patch[2][normal] for patch in patches]
+        region = choose_region(labels, normal, positions)
+        return Batch(features, _target(labels, region), region)
+
+
+def choose_region(labels: Tensor, normal: int, positions: Sequence[int]) -> Region:
+    """Choose the slab around the annotated slices, or the whole patch.
+
+    The loss lives on a few slices. The decoder is evaluated in a slab around them,
+    which costs a fraction, unless most of the labelled voxels would be left out.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (N, Z, Y, X)
+        0 where unlabelled.
+    normal : int
+        Axis across the slices.
+    positions : sequence of int
+        Where the annotated slice lies in each patch, along `normal`.
+    """
+    size = labels.shape[1:]
+    low = max(0, min(positions) - SLAB)
+    high = min(int(size[normal]), max(positions) + SLAB + 1)
+    region = [(0, int(n)) for n in size]
+    inside = labels.narrow(normal + 1, low, high - low).count_nonzero()
+    if 2 * int(inside) >= int(labels.count_nonzero()):
+        region[normal] = (low, high)
+    return region[0], region[1], region[2]
+
+
+def _centre(size: Triple, inner: Triple) -> Region:
+    z, y, x = (
+        ((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, inner, strict=True)
+    )
+    return z, y, x
+
+
+def _target(labels: Tensor, region: Region) -> Tensor:
+    z, y, x = (slice(low, high) for low, high in region)
+    return labels[:, z, y, x].long() - 1

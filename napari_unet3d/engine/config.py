@@ -1,0 +1,270 @@
+"""Every setting of the engine: default, limits and help, each written once.
+
+The command line's flags, the YAML configuration, the form in napari and the record in
+a checkpoint are all generated from these dataclasses. Validation is pydantic's, so a
+wrong value is refused wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass
+
+from .errors import EngineError
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Triple = tuple[int, int, int]
+Spacing = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """What the network is; `None` means chosen from data and device."""
+
+    in_channels: PositiveInt | None = Field(
+        None, description="Channels of the image (default: those of the image)"
+    )
+    n_classes: int | None = Field(
+        None, ge=2, le=254, description="Classes (default: the largest label)"
+    )
+    base_channels: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Channels of the first convolution; 32 in the paper "
+        "(default: 32 on a GPU, less on a CPU)",
+    )
+    depth: int = Field(4, ge=1, le=6, description="Resolution levels; 4 in the paper")
+    pooling: tuple[Triple, ...] | None = Field(
+        None,
+        description="Strides ZYX between levels, as 1,2,2/2,2,2/2,2,2 "
+        "(default: from the spacing)",
+    )
+    padding: Literal["same", "valid"] = Field(
+        "same", description="Padding of the convolutions; valid as in the paper"
+    )
+    normalization: Literal["batch", "none"] = Field(
+        "batch", description="What stands between convolution and ReLU"
+    )
+    stem: Literal["filters", "none"] = Field(
+        "filters",
+        description="Fixed multi-scale filter responses as further input channels, "
+        "or the image alone as in the paper",
+    )
+    filter_scales: tuple[PositiveFloat, ...] = Field(
+        (1.0, 2.0, 4.0),
+        min_length=1,
+        description="Standard deviations of the filters, in voxels of the finest axis",
+    )
+    spacing: Spacing | None = Field(
+        None,
+        description="Size of a voxel along Z, Y, X (default: what the file says, or 1)",
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AugmentationConfig:
+    """How training patches are varied (section 3.1 of the paper)."""
+
+    warp_probability: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of patches that are rotated, scaled and deformed",
+    )
+    elastic_sd: float = Field(
+        4.0,
+        ge=0,
+        le=32,
+        description="Standard deviation of the control points' displacement, in voxels "
+        "of the finest axis; 4 in the paper",
+    )
+    elastic_spacing: float = Field(
+        32.0, ge=4, le=512, description="Voxels between control points; 32 in the paper"
+    )
+    rotation: float = Field(
+        15.0, ge=0, le=180, description="Largest rotation about any axis, in degrees"
+    )
+    scaling: float = Field(
+        0.1, ge=0, lt=1, description="Largest relative change of size"
+    )
+    flip: tuple[bool, bool, bool] = Field(
+        (True, True, True), description="Axes ZYX that may be mirrored"
+    )
+    contrast: float = Field(
+        0.1, ge=0, lt=1, description="Largest relative change of contrast"
+    )
+    brightness: float = Field(
+        0.1, ge=0, le=5, description="Largest shift of grey values, in their deviations"
+    )
+    gamma: float = Field(
+        0.1, ge=0, lt=1, description="Largest bend of the grey-value curve"
+    )
+    noise: float = Field(
+        0.05, ge=0, le=5, description="Largest noise, in deviations of the grey values"
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """How the network is trained."""
+
+    minutes: PositiveFloat | None = Field(
+        None, description="Minutes to train (default: 3, unless steps are given)"
+    )
+    steps: PositiveInt | None = Field(
+        None, description="Steps to train, instead of minutes"
+    )
+    patch_size: Triple | None = Field(
+        None,
+        description="Voxels ZYX of a training patch (default: from device and volume)",
+    )
+    batch_size: PositiveInt | None = Field(
+        None, le=64, description="Patches in a step (default: from the device)"
+    )
+    learning_rate: float = Field(
+        5e-3, gt=0, le=1, description="Peak learning rate of AdamW"
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay of AdamW")
+    warmup: float = Field(
+        0.03, ge=0, le=1, description="Share of the training with rising learning rate"
+    )
+    decay: float = Field(
+        0.5, ge=0, le=1, description="Share of the training with falling learning rate"
+    )
+    gradient_clip: PositiveFloat = Field(
+        1.0, description="Largest norm of the gradient"
+    )
+    ema_decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="Decay a step of the moving average of the weights, which segments",
+    )
+    loss: Literal["cross_entropy", "focal", "dice_cross_entropy"] = Field(
+        "cross_entropy", description="Loss over the labelled voxels"
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description="Focusing exponent of the focal loss"
+    )
+    class_weights: tuple[float, ...] | None = Field(
+        None, description="Weight of each class in the loss (default: from the labels)"
+    )
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Exponent of the inverse class frequency that makes the automatic "
+        "class weights: 0 all alike, 1 fully balanced",
+    )
+    validation_fraction: float = Field(
+        0.1, ge=0, lt=0.9, description="Share of the labels held out of the training"
+    )
+    validate_every: PositiveInt = Field(
+        50, description="Steps between measurements on the held-out labels"
+    )
+    save_every: PositiveFloat = Field(
+        60.0, description="Seconds between checkpoints while training"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of all that is random")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Number format of the convolutions in training; auto takes a short "
+        "one where the device has units for it",
+    )
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SegmentationConfig:
+    """How a volume is segmented."""
+
+    weights: Literal["best", "average", "latest"] = Field(
+        "best",
+        description="Weights to use: best on the held-out labels, moving average, "
+        "or as after the last step",
+    )
+    recompute_statistics: bool = Field(
+        True,
+        description="Recompute the batch normalisation's statistics on this volume",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    memory: PositiveFloat | None = Field(
+        None, description="GiB to use beside input and output (default: from device)"
+    )
+
+
+Config = TypeVar(
+    "Config", ModelConfig, AugmentationConfig, TrainingConfig, SegmentationConfig
+)
+
+
+def build(kind: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+    """Make a configuration from plain values, as YAML or a checkpoint hold them.
+
+    Parameters
+    ----------
+    kind : type
+        One of the configuration classes of this module.
+    values : mapping
+        Fields by name; those left out keep their default.
+    where : str
+        What to call the place of the fields in messages, as "training".
+
+    Raises
+    ------
+    EngineError
+        Naming every field that is unknown or has a value out of its limits.
+
+    Examples
+    --------
+    >>> build(TrainingConfig, {"steps": 100}).steps
+    100
+    """
+    try:
+        return kind(**values)
+    except (ValidationError, TypeError) as error:
+        raise EngineError(describe_problems(error, kind, where)) from error
+
+
+def describe_problems(
+    error: ValidationError | TypeError, kind: type, where: str = ""
+) -> str:
+    """Say in one sentence a field which fields are wrong and what they may be."""
+    if isinstance(error, TypeError):
+        return f"{where or kind.__name__}: {error}"
+    sentences = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        name = ".".join([where, *path] if where else path)
+        if problem["type"] == "unexpected_keyword_argument":
+            known = field_names(kind)
+            near = difflib.get_close_matches(path[-1], known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            sentences.append(f"unknown field {name}; {hint}")
+        else:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            sentences.append(f"{name}: {message}, got {problem['input']!r}")
+    return "; ".join(dict.fromkeys(sentences))
+
+
+def field_names(kind: type) -> list[str]:
+    """Names of the fields of a configuration class, nested ones included."""
+    names = []
+    for name, info in kind.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        names.append(name)
+        if hasattr(info.annotation, "__pydantic_fields__"):
+            names += field_names(info.annotation)
+    return names
+
+
+def as_plain(config: Config) -> dict[str, Any]:
+    """Return the configuration as nested dictionaries of plain values."""
+    return asdict(config)

@@ -1,0 +1,138 @@
+"""Which device computes, in which number format, with how much memory."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .errors import EngineError, OutOfMemoryError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; "auto" prefers CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    EngineError
+        Where there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EngineError(
+            f"unknown device {name!r}; use auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise EngineError(
+                f"device {name} was asked for but torch {torch.__version__} sees "
+                f"{count} CUDA devices; use --device auto"
+            )
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise EngineError("device mps is not available here; use --device auto")
+    elif device.type not in ("cpu", "mps"):
+        raise EngineError(f"device {name!r} is not supported; use auto, cpu or cuda")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Name the device as a person would."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
+    """Return the number format of the convolutions.
+
+    "auto" takes bfloat16 where the device multiplies it natively, else float16 on
+    CUDA, else float32. On a CPU only the matrix units (AMX) make it faster; without
+    them bfloat16 is much slower than float32.
+    """
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        if device.type == "cpu" and dtype == torch.float16:
+            raise EngineError(
+                "precision float16 is for GPUs only; use auto, float32 or bfloat16"
+            )
+        return dtype
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float16
+    if device.type == "cpu" and has_matrix_units():
+        return torch.bfloat16
+    return torch.float32
+
+
+def has_matrix_units() -> bool:
+    """Tell whether the CPU multiplies bfloat16 matrices in hardware (AMX)."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes free on the device; of the machine, for a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return 4 * 2**30
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep memory that torch frees for its next use.
+
+    glibc returns large blocks to the system at once, and fetching them again costs
+    more than many of the operations on them. Other systems are left as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt(mmap_threshold, 2**30)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextmanager
+def out_of_memory_as_error(remedy: str) -> Iterator[None]:
+    """Turn a device's lack of memory into a sentence with the remedy.
+
+    Raises
+    ------
+    OutOfMemoryError
+        In place of torch's and Python's own errors.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"memory ran out: {remedy}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "out of memory" in text.lower()

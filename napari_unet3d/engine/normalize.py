@@ -1,0 +1,129 @@
+"""Robust intensity statistics of a whole volume, and checks of its values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EngineError
+
+SAMPLE_VOXELS = 2**24
+"""Voxels a channel that the statistics are taken from, at most."""
+
+
+@dataclass(frozen=True)
+class IntensityStatistics:
+    """Centre and scale of the grey values of each channel.
+
+    Both belong to the whole volume: statistics of a patch would change the meaning of
+    a grey value from patch to patch.
+
+    Examples
+    --------
+    >>> image = np.arange(1000.0).reshape(1, 10, 10, 10)
+    >>> statistics = IntensityStatistics.from_image(image)
+    >>> normalized = statistics.apply(image)
+    >>> bool(abs(normalized.mean()) < 0.01)
+    True
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @classmethod
+    def from_image(cls, image: Any) -> IntensityStatistics:
+        """Measure an image (C, Z, Y, X), between its 0.5th and 99.5th percentiles.
+
+        Large volumes are sampled in evenly spaced slices, always the same.
+
+        Raises
+        ------
+        EngineError
+            Where the image is constant or has values that are not finite.
+        """
+        means, deviations = [], []
+        for channel in range(image.shape[0]):
+            values = _sample(image, channel)
+            low, high = np.percentile(values, [0.5, 99.5])
+            inner = values[(values >= low) & (values <= high)].astype(np.float64)
+            if values.min() == values.max():
+                raise EngineError(
+                    f"channel {channel} of the image has the same value "
+                    f"{values.flat[0]:g} everywhere; choose another image or channel"
+                )
+            deviation = float(inner.std()) or float(values.std(dtype=np.float64))
+            means.append(float(inner.mean()))
+            deviations.append(deviation)
+        return cls(tuple(means), tuple(deviations))
+
+    def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the image (C, ...) as float32 with mean about 0 and deviation 1."""
+        shape = (-1,) + (1,) * (image.ndim - 1)
+        mean = np.asarray(self.mean, np.float32).reshape(shape)
+        scale = np.asarray(self.deviation, np.float32).reshape(shape)
+        normalized: NDArray[np.float32] = (image.astype(np.float32) - mean) / scale
+        return normalized
+
+
+def _sample(image: Any, channel: int) -> NDArray[Any]:
+    _, z, y, x = image.shape
+    step = max(1, -(-z * y * x // SAMPLE_VOXELS))
+    slices = []
+    for k in range(0, z, step):
+        plane = np.asarray(image[channel : channel + 1, k : k + 1]).reshape(-1)
+        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+            bad = int((~np.isfinite(plane)).sum())
+            raise EngineError(
+                f"slice {k} of the image has {bad} values that are NaN or infinite; "
+                "replace them, for instance with numpy.nan_to_num"
+            )
+        slices.append(plane)
+    values = np.concatenate(slices)
+    return values[:: max(1, values.size // SAMPLE_VOXELS)]
+
+
+def as_channels_first(image: Any) -> Any:
+    """Return an image (Z, Y, X) or (C, Z, Y, X), array or array-like, as CZYX.
+
+    Raises
+    ------
+    EngineError
+        Where it has another number of axes, or values that are not numbers.
+    """
+    if not hasattr(image, "shape"):
+        image = np.asarray(image)
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) not in (3, 4):
+        raise EngineError(
+            f"image must be a volume, ZYX or CZYX, got {len(shape)} axes of shape "
+            f"{shape}; choose one volume"
+        )
+    if any(n == 0 for n in shape):
+        raise EngineError(f"image is empty, its shape is {shape}; choose another")
+    if np.dtype(image.dtype).kind not in "biuf":
+        raise EngineError(
+            f"image must hold real numbers, got {image.dtype}; convert it first"
+        )
+    return image if len(shape) == 4 else _OneChannel.wrap(image)
+
+
+class _OneChannel:
+    """Show a lazily read (Z, Y, X) array-like as (1, Z, Y, X)."""
+
+    def __init__(self, image: Any) -> None:
+        self._image = image
+        self.shape = (1, *(int(n) for n in image.shape))
+        self.dtype = image.dtype
+        self.ndim = 4
+
+    @classmethod
+    def wrap(cls, image: Any) -> Any:
+        """Add the channel axis, without a copy."""
+        return image[None] if isinstance(image, np.ndarray) else cls(image)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        key = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self._image[key[1:]])[None][key[0]]

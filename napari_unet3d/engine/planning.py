@@ -1,0 +1,270 @@
+"""Fill in what the configuration leaves open, from data and device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .config import ModelConfig, Spacing, TrainingConfig, Triple
+from .device import available_memory, has_matrix_units
+from .errors import EngineError
+
+AXES = "ZYX"
+
+
+def derive_pooling(
+    spacing: Spacing, depth: int, shape: Sequence[int] | None = None
+) -> tuple[Triple, ...]:
+    """Choose the strides between levels so that voxels become cubes.
+
+    An axis is pooled once its spacing is less than twice the finest, and only while
+    at least two voxels are left of it.
+
+    Examples
+    --------
+    >>> derive_pooling((5.0, 1.0, 1.0), depth=4)
+    ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+    """
+    spacings, sizes = list(spacing), list(shape or (2**30,) * 3)
+    levels: list[Triple] = []
+    for _ in range(depth - 1):
+        finest = min(s for s, n in zip(spacings, sizes, strict=True) if n >= 4) if any(
+            n >= 4 for n in sizes
+        ) else 0.0
+        z, y, x = (
+            2 if n >= 4 and s < 2 * finest else 1
+            for s, n in zip(spacings, sizes, strict=True)
+        )
+        if (z, y, x) == (1, 1, 1):
+            break
+        levels.append((z, y, x))
+        spacings = [s * stride for s, stride in zip(spacings, levels[-1], strict=True)]
+        sizes = [n // stride for n, stride in zip(sizes, levels[-1], strict=True)]
+    return tuple(levels)
+
+
+def resolve_model(
+    model: ModelConfig,
+    shapes: Sequence[Sequence[int]],
+    spacings: Sequence[Spacing | None],
+    n_classes: int,
+    device: torch.device,
+) -> ModelConfig:
+    """Complete the network's configuration.
+
+    Parameters
+    ----------
+    model : ModelConfig
+        As the person gave it.
+    shapes : sequence of (C, Z, Y, X)
+        Of the training volumes.
+    spacings : sequence of (float, float, float) or None
+        Of the training volumes, where known.
+    n_classes : int
+        The largest label.
+    device : torch.device
+        Where it will be trained.
+
+    Raises
+    ------
+    EngineError
+        Where volumes do not fit each other, or what was given does not fit them.
+    """
+    channels = {int(shape[0]) for shape in shapes}
+    if len(channels) > 1:
+        raise EngineError(
+            f"the training images have different numbers of channels: "
+            f"{sorted(channels)}; give images with the same channels"
+        )
+    found = channels.pop()
+    if model.in_channels not in (None, found):
+        raise EngineError(
+            f"the model takes {model.in_channels} channels but the image has {found}; "
+            "choose the channels that it was made for"
+        )
+    if model.n_classes is not None and n_classes > model.n_classes:
+        raise EngineError(
+            f"the labels go up to class {n_classes} but the model has "
+            f"{model.n_classes} classes; relabel or start a new model"
+        )
+    known = [spacing for spacing in spacings if spacing is not None]
+    spacing = model.spacing or (known[0] if known else (1.0, 1.0, 1.0))
+    smallest = [min(int(shape[axis]) for shape in shapes) for axis in (1, 2, 3)]
+    if model.pooling is None:
+        pooling = derive_pooling(spacing, model.depth, smallest)
+    else:
+        pooling = model.pooling
+        _check_pooling(pooling, smallest)
+    return replace(
+        model,
+        in_channels=found,
+        n_classes=model.n_classes or n_classes,
+        base_channels=model.base_channels or default_base_channels(device),
+        depth=len(pooling) + 1,
+        pooling=pooling,
+        spacing=spacing,
+    )
+
+
+def default_base_channels(device: torch.device) -> int:
+    """32 as in the paper on a GPU, 16 on a CPU with matrix units, else 8."""
+    if device.type != "cpu":
+        return 32
+    return 16 if has_matrix_units() else 8
+
+
+def _check_pooling(pooling: Sequence[Triple], shape: Sequence[int]) -> None:
+    for axis, size in enumerate(shape):
+        total = 1
+        for stride in pooling:
+            if stride[axis] < 1:
+                raise EngineError(f"pooling strides must be at least 1, got {stride}")
+            total *= stride[axis]
+        if size < total:
+            raise EngineError(
+                f"the volume has {size} voxels along {AXES[axis]} but the network "
+                f"pools that axis by {total}; use less depth or pooling along "
+                f"{AXES[axis]}"
+            )
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """Shapes of training patches."""
+
+    sizes: tuple[Triple, Triple, Triple]
+    """Shape ZYX of a patch for annotated slices across Z, Y and X."""
+    batch_size: int
+    warning: str = ""
+
+    def smaller(self, total_stride: Triple) -> PatchPlan | None:
+        """Halve the work of a step: fewer patches, then smaller ones."""
+        if self.batch_size > 2:
+            return replace(self, batch_size=self.batch_size // 2)
+        halved = []
+        for size in self.sizes:
+            axis = max(range(3), key=lambda a: size[a] / total_stride[a])
+            if size[axis] < 2 * total_stride[axis]:
+                return None
+            half = size[axis] // 2 // total_stride[axis] * total_stride[axis]
+            halved.append((*size[:axis], half, *size[axis + 1 :]))
+        return replace(self, sizes=(halved[0], halved[1], halved[2]))
+
+
+def plan_patches(
+    training: TrainingConfig,
+    model: ModelConfig,
+    shapes: Sequence[Sequence[int]],
+    device: torch.device,
+) -> PatchPlan:
+    """Choose the shape of patches and how many make a step.
+
+    Patches are thin across the annotated slice and wide along it: more labelled
+    voxels for the same work. The batch is at least 2 on a CPU, because torch's
+    convolution falls back to a slow path for a batch of 1.
+    """
+    assert model.pooling is not None and model.spacing and model.base_channels
+    stride = [1, 1, 1]
+    for level in model.pooling:
+        stride = [a * b for a, b in zip(stride, level, strict=True)]
+    largest = [max(int(shape[axis]) for shape in shapes) for axis in (1, 2, 3)]
+    if training.patch_size:
+        return _given_patches(training, model, stride, largest)
+    thin, wide, batch = (16, 48, 4) if device.type == "cpu" else (32, 128, 2)
+    if device.type == "cuda":
+        # About 3 kB a voxel at 32 channels in half precision, forward and backward.
+        room = available_memory(device) / 2
+        while batch * thin * wide**2 * 100 * model.base_channels > room and wide > 32:
+            wide //= 2
+    ratio = [s / min(model.spacing) for s in model.spacing]
+    sizes = []
+    for normal in range(3):
+        wished = [
+            (thin if axis == normal else wide) / ratio[axis] for axis in range(3)
+        ]
+        z, y, x = (
+            _fit(wish, stride[axis], largest[axis], minimum=2)
+            for axis, wish in enumerate(wished)
+        )
+        sizes.append(_not_below_valid((z, y, x), model))
+    return PatchPlan((sizes[0], sizes[1], sizes[2]), training.batch_size or batch)
+
+
+def _given_patches(
+    training: TrainingConfig,
+    model: ModelConfig,
+    stride: Sequence[int],
+    largest: Sequence[int],
+) -> PatchPlan:
+    assert training.patch_size
+    z, y, x = (
+        _fit(wish, stride[axis], largest[axis], minimum=1)
+        for axis, wish in enumerate(training.patch_size)
+    )
+    size = _not_below_valid((z, y, x), model)
+    warning = ""
+    if size != training.patch_size:
+        warning = (
+            f"patch size {training.patch_size} does not fit a volume of "
+            f"{tuple(largest)} voxels and a network that pools by {tuple(stride)}; "
+            f"using {size}"
+        )
+    return PatchPlan((size,) * 3, training.batch_size or 2, warning)
+
+
+def _fit(wish: float, stride: int, largest: int, minimum: int) -> int:
+    """Round to a multiple of the stride, no more than the volume needs."""
+    most = -(-largest // stride)
+    return stride * max(1, min(most, max(minimum, round(wish / stride))))
+
+
+def _not_below_valid(size: Triple, model: ModelConfig) -> Triple:
+    """Enlarge to a size that unpadded convolutions accept; same padding takes any."""
+    if model.padding != "valid":
+        return size
+    assert model.pooling is not None
+    z, y, x = (
+        valid_size(n, [stride[axis] for stride in model.pooling])
+        for axis, n in enumerate(size)
+    )
+    return z, y, x
+
+
+def valid_output(size: Triple, model: ModelConfig) -> Triple | None:
+    """Return what unpadded convolutions leave of a patch; `None` with same padding."""
+    if model.padding != "valid":
+        return None
+    assert model.pooling is not None
+    z, y, x = (
+        _valid_output(n, [stride[axis] for stride in model.pooling]) or 0
+        for axis, n in enumerate(size)
+    )
+    return z, y, x
+
+
+def valid_size(size: int, strides: Sequence[int]) -> int:
+    """Return the smallest input, at least `size`, that unpadded convolutions accept.
+
+    Examples
+    --------
+    >>> valid_size(130, [2, 2, 2])
+    132
+    """
+    while _valid_output(size, strides) is None:
+        size += 1
+    return size
+
+
+def _valid_output(size: int, strides: Sequence[int]) -> int | None:
+    """Return the output's size along an axis, or `None` where the input does not fit."""
+    for stride in strides:
+        size -= 4
+        if size <= 0 or size % stride:
+            return None
+        size //= stride
+    size -= 4
+    for stride in reversed(strides):
+        size = size * stride - 4
+    return size if size > 0 else None

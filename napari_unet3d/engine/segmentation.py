@@ -1,0 +1,298 @@
+"""Dense segmentation that equals the whole volume in one pass.
+
+The volume is cut into columns along Z, each swept slice by slice (see `sweep`). Where
+the volume is wider than a column, neighbours overlap by the network's receptive field
+at origins that agree with its pooling, so nothing depends on the cut: no seams.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .checkpoint import Checkpoint
+from .config import SegmentationConfig, Triple
+from .device import available_memory, choose_device, out_of_memory_as_error
+from .errors import EngineError
+from .events import Segmented
+from .normalize import IntensityStatistics, as_channels_first
+from .sweep import fold_normalization, receptive_margin, sweep
+from .unet import Region, UNet3D
+from .volume import FeatureVolume
+
+SLAB = 32
+"""Slices that enter a sweep at once, about."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What `segment` returns."""
+
+    labels: NDArray[np.uint8]
+    """(Z, Y, X), classes 1 to K."""
+    probabilities: NDArray[np.uint8] | None
+    """(K, Z, Y, X), 255 for certain; `None` unless asked for."""
+
+
+def segment(
+    checkpoint: Checkpoint,
+    image: Any,
+    config: SegmentationConfig | None = None,
+    *,
+    probabilities: bool = False,
+) -> Segmentation:
+    """Segment a volume.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        A trained model.
+    image : (Z, Y, X) or (C, Z, Y, X) array-like
+        Of the spacing the model was trained with.
+    config : SegmentationConfig, optional
+        How to.
+    probabilities : bool
+        Whether to return those too.
+    """
+    segmenter = Segmenter(checkpoint, image, config)
+    labels = np.zeros(segmenter.shape, np.uint8)
+    found = (
+        np.zeros((segmenter.n_classes, *segmenter.shape), np.uint8)
+        if probabilities
+        else None
+    )
+    for _ in segmenter.run(labels, found):
+        pass
+    return Segmentation(labels, found)
+
+
+class Segmenter:
+    """A model made ready for one volume.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        A trained model.
+    image : (Z, Y, X) or (C, Z, Y, X) array-like
+        Read in boxes; need not fit in memory.
+    config : SegmentationConfig, optional
+        How to.
+
+    Raises
+    ------
+    EngineError
+        Where the image does not fit the model.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, image: Any, config: SegmentationConfig | None = None
+    ) -> None:
+        self.config = config or SegmentationConfig()
+        image = as_channels_first(image)
+        model = checkpoint.model
+        if image.shape[0] != model.in_channels:
+            raise EngineError(
+                f"the model takes {model.in_channels} channels but the image has "
+                f"{image.shape[0]}; choose the channels that it was trained on"
+            )
+        self.n_classes = model.n_classes or 0
+        self.padding = model.padding
+        self._device = choose_device(self.config.device)
+        stem = checkpoint.filter_stem().to(self._device)
+        self.features = FeatureVolume(
+            image, IntensityStatistics.from_image(image), stem
+        )
+        self.shape: Triple = self.features.shape
+        network = checkpoint.network(self.config.weights).to(self._device)
+        if self.config.recompute_statistics and model.normalization == "batch":
+            recompute_statistics(network, self.features)
+        self.network = fold_normalization(network).to(
+            memory_format=torch.channels_last_3d
+        )
+
+    def run(
+        self,
+        labels: Any,
+        probabilities: Any = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Segmented]:
+        """Segment into writable array-likes, yielding each block that is complete.
+
+        Parameters
+        ----------
+        labels : (Z, Y, X) array-like of uint8
+            Receives classes 1 to K, in blocks.
+        probabilities : (K, Z, Y, X) array-like of uint8, optional
+            Receives the probability of each class, 255 for certain.
+        stop : threading.Event, optional
+            Set it to end after the current block.
+        """
+        total = float(np.prod(self.shape))
+        done = 0
+        for region, logits in self.blocks():
+            box = tuple(slice(low, high) for low, high in region)
+            found = logits.argmax(dim=0).to(torch.uint8) + 1
+            labels[box] = found.cpu().numpy()
+            if probabilities is not None:
+                share = torch.softmax(logits, dim=0).mul_(255).round_()
+                probabilities[(slice(None), *box)] = (
+                    share.to(torch.uint8).cpu().numpy()
+                )
+            done += found.numel()
+            yield Segmented(region, done / total)
+            if stop is not None and stop.is_set():
+                return
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return the logits (K, Z, Y, X) of the whole volume, for small volumes."""
+        whole = np.empty((self.n_classes, *self.shape), np.float32)
+        for region, logits in self.blocks():
+            box = tuple(slice(low, high) for low, high in region)
+            whole[(slice(None), *box)] = logits.cpu().numpy()
+        return whole
+
+    def blocks(
+        self, region: Region | None = None
+    ) -> Iterator[tuple[Region, Tensor]]:
+        """Yield disjoint blocks of a region (default: all) with their logits.
+
+        Yields
+        ------
+        region : ((int, int), (int, int), (int, int))
+            The block, ZYX.
+        logits : Tensor of shape (K, Z, Y, X)
+        """
+        z, y, x = region or ((0, self.shape[0]), (0, self.shape[1]), (0, self.shape[2]))
+        with out_of_memory_as_error(
+            "give segmentation less memory (--memory), so that it takes smaller parts"
+        ):
+            for columns_y in self._cores(y, 1):
+                for columns_x in self._cores(x, 2):
+                    yield from self._sweep_column((z, columns_y, columns_x))
+
+    def _sweep_column(self, core: Region) -> Iterator[tuple[Region, Tensor]]:
+        """Sweep one column with its halo, yielding the blocks of its core."""
+        strides = self.network.total_stride
+        box = [self._with_halo(core[axis], axis) for axis in range(3)]
+        low = [first for first, _ in box]
+        width = [last - first for first, last in box[1:]]
+        step = max(1, SLAB // strides[0]) * strides[0]
+
+        def slabs() -> Iterator[Tensor]:
+            for z in range(box[0][0], box[0][1], step):
+                depth = min(step, box[0][1] - z)
+                features = self.features.compute([z, *low[1:]], [depth, *width])
+                yield features[None].contiguous(memory_format=torch.channels_last_3d)
+
+        inner = tuple(
+            slice(first - a, last - a)
+            for (first, last), a in zip(core[1:], low[1:], strict=True)
+        )
+        z = low[0]
+        for logits in sweep(self.network, slabs()):
+            first, last = max(z, core[0][0]), min(z + logits.shape[2], core[0][1])
+            if first < last:
+                block = logits[0, :, first - z : last - z, inner[0], inner[1]]
+                yield ((first, last), core[1], core[2]), block.float()
+            z += logits.shape[2]
+
+    def _with_halo(self, core: tuple[int, int], axis: int) -> tuple[int, int]:
+        """Widen a range by the receptive field, within the (padded) volume."""
+        stride = self.network.total_stride[axis]
+        halo = self._halo(axis)
+        # Unpadded convolutions see the continued image beyond the border instead of
+        # zeros, as if the volume were larger by the halo.
+        beyond = halo if self.padding == "valid" else 0
+        end = _round_up(self.shape[axis], stride) + beyond
+        low = core[0] // stride * stride - halo
+        high = _round_up(core[1], stride) + halo
+        return max(-beyond, low), min(end, high)
+
+    def _halo(self, axis: int) -> int:
+        stride = self.network.total_stride[axis]
+        return _round_up(receptive_margin(self.network.pooling, axis), stride)
+
+    def _cores(self, wanted: tuple[int, int], axis: int) -> list[tuple[int, int]]:
+        """Cut a range into cores of columns that fit in memory."""
+        stride = self.network.total_stride[axis]
+        edge = self._column_edge() // stride * stride
+        low, high = wanted
+        if high - low <= edge:
+            return [wanted]
+        step = max(stride, edge - 2 * self._halo(axis))
+        # Even pieces: the overlap costs the same however small the last one is.
+        step = _round_up(-(-(high - low) // -(-(high - low) // step)), stride)
+        first = low // stride * stride
+        return [
+            (max(low, start), min(high, start + step))
+            for start in range(first, high, step)
+        ]
+
+    def _column_edge(self) -> int:
+        """Edge of the largest square column whose sweep fits in memory."""
+        if self.config.memory:
+            memory = self.config.memory * 2**30
+        else:
+            memory = min(8 * 2**30, 0.4 * available_memory(self._device))
+        voxel, pixel = _bytes_of_a_sweep(self.network)
+        return max(64, int((memory / (voxel * SLAB + pixel)) ** 0.5))
+
+
+def recompute_statistics(
+    network: UNet3D, features: FeatureVolume, edge: int = 64, most: int = 8
+) -> None:
+    """Replace the batch normalisation's statistics by those of this volume.
+
+    The paper normalises with the statistics of what it segments; here they are those
+    of the volume, so that no part of it is treated differently. They are averaged
+    over evenly spread boxes.
+    """
+    stride = network.total_stride
+    size = [
+        min(_round_up(n, s), _round_up(edge, s))
+        for n, s in zip(features.shape, stride, strict=True)
+    ]
+    boxes = _spread_boxes(features.shape, size, most)
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+        norm.train()
+    with torch.no_grad():
+        for low in boxes:
+            network(features.compute(low, size)[None])
+    network.eval()
+
+
+def _spread_boxes(
+    shape: Sequence[int], size: Sequence[int], most: int
+) -> list[list[int]]:
+    """Place at most `most` boxes evenly over a volume, in a fixed order."""
+    axes = [
+        np.linspace(0, max(0, n - s), -(-n // s)).round().astype(int)
+        for n, s in zip(shape, size, strict=True)
+    ]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    chosen = np.linspace(0, len(grid) - 1, min(most, len(grid))).round().astype(int)
+    return [[int(a) for a in low] for low in grid[chosen]]
+
+
+def _bytes_of_a_sweep(network: UNet3D) -> tuple[float, float]:
+    """Estimate the memory of a sweep: bytes a voxel of a slab, bytes a pixel."""
+    first = network.encoder[0].first.conv  # type: ignore[union-attr]
+    base = int(first.out_channels)  # type: ignore[arg-type]
+    inputs = int(first.in_channels)  # type: ignore[arg-type]
+    voxel = 4 * (4 * inputs + 16 * base)
+    waiting = 2 * receptive_margin(network.pooling, 0)
+    return voxel, 4 * 2 * base * waiting
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

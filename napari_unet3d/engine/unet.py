@@ -1,0 +1,283 @@
+"""The 3D U-Net of Çiçek et al. 2016 (https://arxiv.org/abs/1606.06650)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Range = tuple[int, int]
+"""First and one past the last voxel along an axis."""
+
+Region = tuple[Range, Range, Range]
+"""A box of voxels, ZYX."""
+
+
+class Convolution(nn.Module):
+    """Apply a 3×3×3 convolution, batch normalisation and ReLU.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels before and after.
+    normalization : {"batch", "none"}
+        What follows the convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, normalization: str = "batch"
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3)
+        self.norm: nn.Module = (
+            nn.BatchNorm3d(out_channels) if normalization == "batch" else nn.Identity()
+        )
+
+    def forward(self, x: Tensor, padding: Sequence[Range]) -> Tensor:
+        """Convolve `x` (N, C, Z, Y, X), zero-padded by `padding` (low, high) per axis.
+
+        The paddings of the two ends differ where only one of them is the border of
+        the volume.
+        """
+        if any(low != high for low, high in padding):
+            z, y, x_ = padding
+            x = functional.pad(x, (*x_, *y, *z))
+            padding = ((0, 0),) * 3
+        x = functional.conv3d(
+            x, self.conv.weight, self.conv.bias, padding=[low for low, _ in padding]
+        )
+        return functional.relu(self.norm(x), inplace=True)
+
+
+class UpConvolution(nn.Module):
+    """Apply a transposed convolution whose kernel equals its stride, without bias.
+
+    Every input voxel makes its own block of output voxels, so the layer is one
+    matrix product followed by a rearrangement: faster on every device than the
+    general transposed convolution, and exact.
+    """
+
+    def __init__(self, channels: int, stride: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = tuple(stride)
+        # The layout of nn.ConvTranspose3d: (in, out, Z, Y, X).
+        self.weight = nn.Parameter(torch.empty(channels, channels, *stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample `x` (N, C, Z, Y, X) by the stride."""
+        batch, channels, *shape = x.shape
+        matrix = self.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
+        blocks = functional.linear(x.permute(0, 2, 3, 4, 1), matrix)
+        blocks = blocks.view(batch, *shape, *self.stride, channels)
+        upsampled = blocks.permute(0, 7, 1, 4, 2, 5, 3, 6)
+        size = [n * s for n, s in zip(shape, self.stride, strict=True)]
+        return upsampled.reshape(batch, channels, *size)
+
+
+class Level(nn.Module):
+    """Two convolutions, as on every resolution level of either path."""
+
+    def __init__(
+        self, in_channels: int, middle: int, out_channels: int, normalization: str
+    ) -> None:
+        super().__init__()
+        self.first = Convolution(in_channels, middle, normalization)
+        self.second = Convolution(middle, out_channels, normalization)
+
+    def forward(self, x: Tensor, paddings: Sequence[Sequence[Range]]) -> Tensor:
+        """Apply both convolutions to `x`, each with its padding."""
+        first, second = paddings
+        return self.second(self.first(x, first), second)
+
+
+class UNet3D(nn.Module):
+    """Map an image to one logit per class and voxel.
+
+    ::
+
+        x ─ 32 ─ 64 ───────────────────────── 64+128 ─ 64 ─ 64 ─ logits
+                 └ pool ─ 64 ─ 128 ─── 128+256 ─ 128 ─ 128 ┘ up
+                          └ pool ─ 128 ─ 256 ── 256+512 ─ 256 ─ 256 ┘ up
+                                   └ pool ─ 256 ─ 512 ┘ up
+
+    Channels double before the pooling, so that there is no bottleneck (section 2 of
+    the paper); up-convolutions keep their channels.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    n_classes : int
+        Channels of the logits.
+    base_channels : int
+        Channels of the first convolution; 32 in the paper.
+    pooling : sequence of (int, int, int)
+        Strides ZYX between the levels, one fewer than levels. The paper's network
+        has three times (2, 2, 2).
+    padding : {"same", "valid"}
+        "same" pads every convolution with zeros and keeps the shape. "valid" pads
+        nothing, as the paper: 132×132×116 voxels give 44×44×28. The weights fit both.
+    normalization : {"batch", "none"}
+        What stands between convolution and ReLU.
+
+    Examples
+    --------
+    >>> network = UNet3D(in_channels=3, n_classes=3)
+    >>> norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
+    >>> sum(p.numel() for p in network.parameters()) - sum(
+    ...     p.numel() for norm in norms for p in norm.parameters()
+    ... )
+    19069955
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        n_classes: int = 3,
+        base_channels: int = 32,
+        pooling: Sequence[Sequence[int]] = ((2, 2, 2),) * 3,
+        padding: str = "same",
+        normalization: str = "batch",
+    ) -> None:
+        super().__init__()
+        self.pooling = tuple(tuple(stride) for stride in pooling)
+        self.padding = padding
+        widths = [base_channels * 2**level for level in range(len(self.pooling) + 1)]
+        self.encoder = nn.ModuleList(
+            Level(before, width, 2 * width, normalization)
+            for before, width in zip(
+                [in_channels, *(2 * width for width in widths)], widths, strict=False
+            )
+        )
+        self.up = nn.ModuleList(
+            UpConvolution(4 * width, stride)
+            for width, stride in zip(widths, self.pooling, strict=False)
+        )
+        self.decoder = nn.ModuleList(
+            Level(6 * width, 2 * width, 2 * width, normalization)
+            for width in widths[:-1]
+        )
+        # One level without pooling has no decoder: its width is then the encoder's.
+        self.head = nn.Conv3d(2 * base_channels, n_classes, 1)
+        self._initialize()
+
+    @property
+    def total_stride(self) -> tuple[int, int, int]:
+        """Product of all pooling strides per axis, ZYX."""
+        z = y = x = 1
+        for stride in self.pooling:
+            z, y, x = z * stride[0], y * stride[1], x * stride[2]
+        return z, y, x
+
+    def forward(self, x: Tensor, region: Region | None = None) -> Tensor:
+        """Compute logits, of all voxels or of a region.
+
+        Parameters
+        ----------
+        x : Tensor of shape (N, C, Z, Y, X)
+            With "same" padding a multiple of `total_stride` along every axis.
+        region : ((int, int), (int, int), (int, int)), optional
+            The box of voxels whose logits are wanted; only with "same" padding. The
+            decoder is then evaluated only where this box needs it: two voxels more
+            per level. The logits equal those of the whole within rounding.
+
+        Returns
+        -------
+        Tensor of shape (N, n_classes, Z, Y, X)
+            The shape of the image, or of the region, or what unpadded convolutions
+            leave of the image.
+        """
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(x, self._encoder_paddings())
+            if level < len(self.pooling):
+                skips.append(x)
+                stride = self.pooling[level]
+                x = functional.max_pool3d(x, stride, stride)
+        if self.padding == "valid":
+            x = self._decode_valid(x, skips)
+        else:
+            x = self._decode_region(x, skips, region)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def _encoder_paddings(self) -> list[list[Range]]:
+        side = 0 if self.padding == "valid" else 1
+        return [[(side, side)] * 3] * 2
+
+    def _decode_valid(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        for up, block, skip in reversed(
+            list(zip(self.up, self.decoder, skips, strict=True))
+        ):
+            x = up(x)
+            start = [(n - m) // 2 for n, m in zip(skip.shape[2:], x.shape[2:], strict=True)]
+            skip = _crop(skip, [(a, a + n) for a, n in zip(start, x.shape[2:], strict=True)])
+            x = block(torch.cat([skip, x], dim=1), self._encoder_paddings())
+        return x
+
+    def _decode_region(
+        self, x: Tensor, skips: Sequence[Tensor], region: Region | None
+    ) -> Tensor:
+        wanted = [region or tuple((0, n) for n in (skips or [x])[0].shape[2:])]
+        inputs = []
+        for stride, skip in zip(self.pooling, skips, strict=True):
+            inputs.append(grow(wanted[-1], 2, skip.shape[2:]))
+            wanted.append(
+                tuple(
+                    (low // s, -(-high // s))
+                    for (low, high), s in zip(inputs[-1], stride, strict=True)
+                )
+            )
+        x = _crop(x, wanted[-1])
+        for level in reversed(range(len(self.pooling))):
+            x = self.up[level](x)
+            origin = [
+                low * s
+                for (low, _), s in zip(wanted[level + 1], self.pooling[level], strict=True)
+            ]
+            box = inputs[level]
+            skip = _crop(skips[level], box)
+            x = _crop(
+                x, [(a - o, b - o) for (a, b), o in zip(box, origin, strict=True)]
+            )
+            size = skips[level].shape[2:]
+            middle = grow(wanted[level], 1, size)
+            paddings = [_paddings(a, b) for a, b in pairwise([box, middle, wanted[level]])]
+            x = self.decoder[level](torch.cat([skip, x], dim=1), paddings)
+        return x
+
+    def _initialize(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, UpConvolution):
+                # Each output voxel sums over the input channels of one voxel only.
+                nn.init.normal_(module.weight, std=module.weight.shape[0] ** -0.5)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+
+def grow(box: Region, margin: int, size: Sequence[int]) -> Region:
+    """Widen `box` by `margin` voxels on every side, within a volume of shape `size`."""
+    z, y, x = (
+        (max(0, low - margin), min(n, high + margin))
+        for (low, high), n in zip(box, size, strict=True)
+    )
+    return z, y, x
+
+
+def _crop(x: Tensor, box: Sequence[Range]) -> Tensor:
+    z, y, x_ = (slice(low, high) for low, high in box)
+    return x[:, :, z, y, x_]
+
+
+def _paddings(given: Region, wanted: Region) -> list[Range]:
+    """Zeros to add to `given` for a 3³ convolution to yield `wanted`."""
+    return [
+        (1 - (out_low - low), 1 - (high - out_high))
+        for (low, high), (out_low, out_high) in zip(given, wanted, strict=True)
+    ]

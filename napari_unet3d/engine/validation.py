@@ -1,0 +1,77 @@
+"""Measure on labels that are held out of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+
+from .annotation import Annotation
+from .batches import BatchSource
+from .config import AugmentationConfig, ModelConfig
+from .metrics import Scores, count
+from .planning import PatchPlan
+from .unet import UNet3D
+from .volume import FeatureVolume
+
+BATCHES = 4
+
+UNVARIED = AugmentationConfig(
+    warp_probability=0,
+    flip=(False, False, False),
+    contrast=0,
+    brightness=0,
+    gamma=0,
+    noise=0,
+)
+
+
+class HeldOut:
+    """Fixed patches around held-out labels.
+
+    Parameters
+    ----------
+    volumes : sequence of FeatureVolume
+        The images.
+    annotations : sequence of Annotation
+        The labels held out of each.
+    plan : PatchPlan
+        Shapes of the patches.
+    model : ModelConfig
+        The network's.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[FeatureVolume],
+        annotations: Sequence[Annotation],
+        plan: PatchPlan,
+        model: ModelConfig,
+    ) -> None:
+        self.voxels = sum(len(annotation) for annotation in annotations)
+        self._n_classes = model.n_classes or 0
+        self._plan = plan
+        self._source = (
+            BatchSource(volumes, annotations, UNVARIED, model) if self.voxels else None
+        )
+
+    def measure(
+        self, network: UNet3D, autocast: AbstractContextManager[object]
+    ) -> Scores | None:
+        """Score a network in evaluation mode; `None` where nothing is held out."""
+        if self._source is None:
+            return None
+        totals = np.zeros((3, self._n_classes), np.int64)
+        with torch.no_grad(), autocast:
+            for k in range(BATCHES):
+                batch = self._source.draw(self._plan, np.random.default_rng(k))
+                found = network(batch.features, batch.region).argmax(dim=1)
+                labelled = batch.target >= 0
+                totals += count(
+                    batch.target[labelled].cpu().numpy() + 1,
+                    found[labelled].cpu().numpy() + 1,
+                    self._n_classes,
+                )
+        return Scores(*totals)

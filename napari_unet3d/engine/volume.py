@@ -1,0 +1,115 @@
+"""A volume as the network sees it: normalised grey values and filter responses."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .normalize import IntensityStatistics
+from .stem import FilterStem
+
+BLOCK = 64
+"""Edge, in voxels, of the blocks that responses are computed and kept in."""
+
+CACHE_BYTES = 2 * 2**30
+"""Memory for blocks of responses, of all channels together."""
+
+
+class FeatureVolume:
+    """Give the stem's output for any box of an image, on demand.
+
+    Beyond its borders the image is continued with its outermost voxels.
+
+    Parameters
+    ----------
+    image : (C, Z, Y, X) array-like
+        Read in boxes; need not fit in memory.
+    statistics : IntensityStatistics
+        Of this image.
+    stem : FilterStem
+        The model's; its device is used.
+    """
+
+    def __init__(
+        self, image: Any, statistics: IntensityStatistics, stem: FilterStem
+    ) -> None:
+        self.image = image
+        self.statistics = statistics
+        self.stem = stem
+        self.shape: tuple[int, int, int] = tuple(int(n) for n in image.shape[1:])  # type: ignore[assignment]
+        self._blocks: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the responses are computed and kept."""
+        return self.stem.mean.device
+
+    def compute(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
+        """Compute the features (C, Z, Y, X) of a box, which may reach outside."""
+        margin = self.stem.margin
+        with torch.no_grad():
+            features: Tensor = self.stem(
+                self.read(
+                    [a - m for a, m in zip(low, margin, strict=True)],
+                    [s + 2 * m for s, m in zip(size, margin, strict=True)],
+                )
+            )
+        return features
+
+    def read(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
+        """Read normalised grey values (C, Z, Y, X) of a box, which may reach outside."""
+        inner, paddings = [], []
+        for a, s, n in zip(low, size, self.shape, strict=True):
+            first, last = min(max(a, 0), n - 1), max(min(a + s, n), 1)
+            last = max(last, first + 1)
+            inner.append(slice(first, last))
+            paddings.append((max(0, first - a), max(0, a + s - last)))
+        values = self.statistics.apply(np.asarray(self.image[(slice(None), *inner)]))
+        if any(before or after for before, after in paddings):
+            values = np.pad(values, [(0, 0), *paddings], mode="edge")
+        # A box wholly outside is only the border; padding made it too long.
+        values = values[:, : size[0], : size[1], : size[2]]
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def crop(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
+        """Return the features of a box from blocks that are kept once computed."""
+        if not self.stem.scales:
+            return self.compute(low, size)
+        out = torch.empty(
+            (self.stem.out_channels, *size), dtype=torch.float32, device=self.device
+        )
+        ranges = [
+            range(a // BLOCK, -(-(a + s) // BLOCK)) for a, s in zip(low, size, strict=True)
+        ]
+        for i in ranges[0]:
+            for j in ranges[1]:
+                for k in ranges[2]:
+                    key = (i, j, k)
+                    target, source = [], []
+                    for block, a, s in zip(key, low, size, strict=True):
+                        first = max(a, block * BLOCK)
+                        last = min(a + s, (block + 1) * BLOCK)
+                        target.append(slice(first - a, last - a))
+                        source.append(slice(first - block * BLOCK, last - block * BLOCK))
+                    out[(slice(None), *target)] = self._block(key)[
+                        (slice(None), *source)
+                    ]
+        return out
+
+    def _block(self, key: tuple[int, ...]) -> Tensor:
+        found = self._blocks.get(key)
+        if found is None:
+            # Half precision halves the memory; training does not notice.
+            found = self.compute([k * BLOCK for k in key], [BLOCK] * 3).half()
+            self._blocks[key] = found
+            size = found.element_size() * found.nelement()
+            while len(self._blocks) * size > CACHE_BYTES and len(self._blocks) > 8:
+                self._blocks.popitem(last=False)
+        else:
+            self._blocks.move_to_end(key)
+        return found
