@@ -134,8 +134,8 @@ def sample_patch(
     anchor : (int, int, int)
         The voxel of the volume that comes to lie at `centre` of the patch.
     size, centre : (int, int, int)
-        Shape of the patch and wished position of the anchor in it. An unwarped patch
-        is moved into the volume where it would reach out.
+        Shape of the patch and wished position of the anchor in it. The patch is moved
+        into the volume where it would reach out.
     config : AugmentationConfig
         How much to vary.
     rng : numpy.random.Generator
@@ -149,20 +149,19 @@ def sample_patch(
     centre : (int, int, int)
         Where the anchor lies.
     """
-    flips = [
-        axis for axis in range(3) if config.flip[axis] and rng.integers(2)
+    low = [
+        min(max(a - c, 0), max(0, n - s))
+        for a, c, s, n in zip(anchor, centre, size, volume.shape, strict=True)
     ]
+    position = [a - b for a, b in zip(anchor, low, strict=True)]
+    flips = [axis for axis in range(3) if config.flip[axis] and rng.integers(2)]
     if rng.random() < config.warp_probability:
-        features, labels = _warped(volume, annotation, anchor, size, centre, config, rng)
-        position = list(centre)
+        features, labels = _warped(
+            volume, annotation, anchor, size, position, config, rng
+        )
     else:
-        low = [
-            min(max(a - c, 0), max(0, n - s))
-            for a, c, s, n in zip(anchor, centre, size, volume.shape, strict=True)
-        ]
         features = volume.crop(low, size)
         labels = torch.from_numpy(annotation.crop(low, size)).to(volume.device)
-        position = [a - b for a, b in zip(anchor, low, strict=True)]
     for axis in flips:
         position[axis] = size[axis] - 1 - position[axis]
     features = features.flip([axis + 1 for axis in flips])
@@ -176,7 +175,7 @@ def _warped(
     annotation: Annotation,
     anchor: Triple,
     size: Triple,
-    centre: Triple,
+    centre: Sequence[int],
     config: AugmentationConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:

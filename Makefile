@@ -1,0 +1,53 @@
+# Everything runs in the virtual environment .venv, which the first target makes.
+# Variables: PYTHON=python3.12 (the interpreter), ARGS="..." (for the program run),
+# UNET3D_DATA=folder (real volumes for tests and benchmarks).
+
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+SETUP := @sh scripts/setup_environment
+WITH_DISPLAY := sh scripts/with_display
+# No test selected (5) is not a failure.
+PYTEST := sh -c '"$$0" "$$@" || [ $$? -eq 5 ]' $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs bench napari clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Train on a generated volume and segment it: no window, no GPU
+	$(SETUP)
+	$(BIN)/napari-unet3d demo $(ARGS)
+
+test: ## Run all tests and report the coverage of the engine
+	$(SETUP) --display dev
+	$(WITH_DISPLAY) $(PYTEST) --cov=napari_unet3d.engine --cov-report=term $(ARGS)
+
+lint: ## Check style and format
+	$(SETUP) dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: ## Check types
+	$(SETUP) dev
+	$(BIN)/mypy $(ARGS)
+
+docs: ## Take the screenshots of the documentation
+	$(SETUP) --display docs
+	$(WITH_DISPLAY) $(BIN)/python docs/take_screenshots.py $(ARGS)
+
+bench: ## Measure accuracy, speed and memory, and print the tables
+	$(SETUP) --display bench
+	$(WITH_DISPLAY) $(BIN)/python -m benchmarks $(ARGS)
+
+napari: ## Open napari with the plugin
+	$(SETUP) --display dev
+	$(BIN)/napari --with napari-unet3d $(ARGS)
+
+clean: ## Remove build products and caches, but not .venv
+	rm -rf build dist *.egg-info .coverage htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

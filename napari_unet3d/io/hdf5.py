@@ -1,0 +1,190 @@
+"""Datasets in HDF5 files, with the attributes of the tools that made them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from napari_unet3d.engine.errors import EngineError
+
+from .location import listed, nearest
+from .sentences import extra, unreadable
+from .units import converted, known_unit, positive_spacing
+from .volume import Stored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .layout import Layout
+    from .location import Location
+    from .volume import Spacing
+
+# HDF5 reports damage as OSError, KeyError or RuntimeError; h5py adds the others where
+# a type or a size is not one that numpy has.
+_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
+_CHUNK = 64
+_CACHE = 64 * 2**20
+
+
+def read(location: Location) -> Stored:
+    """Open a dataset without reading it.
+
+    Its name may be left out where only one has three to five axes. The physical size
+    comes from the attributes ``spacing`` and ``unit``, or from ``element_size_um``; the
+    names of axes from ilastik's ``axistags`` or the labels of HDF5's dimensions.
+
+    Raises
+    ------
+    EngineError
+        If h5py is missing, the file is damaged or no HDF5, or no dataset can be chosen.
+    """
+    h5py = extra("h5py", "hdf5", "HDF5")
+    with unreadable(location.source, _ERRORS, "HDF5"):
+        file = h5py.File(location.path, "r")
+        dataset = _chosen(h5py, file, location)
+        spacing, unit = _physical_size(dataset)
+        return Stored(dataset, _axes(dataset), spacing, unit, errors=_ERRORS)
+
+
+def other_datasets(path: Path, inner: str) -> list[str]:
+    """List the datasets that would be lost if a file with only `inner` replaced this.
+
+    A file that is not there, or is no HDF5, holds none.
+
+    Raises
+    ------
+    EngineError
+        If h5py is missing.
+    """
+    h5py = extra("h5py", "hdf5", "HDF5")
+    names: list[str] = []
+
+    def collect(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and name != inner:
+            names.append(name)
+
+    with suppress(OSError), h5py.File(path, "r") as file:
+        file.visititems(collect)
+    return names
+
+
+def _volumes(h5py: Any, group: Any) -> list[str]:
+    found: list[str] = []
+
+    def collect(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and 3 <= len(node.shape or ()) <= 5:
+            found.append(name)
+
+    group.visititems(collect)
+    return found
+
+
+def _chosen(h5py: Any, file: Any, location: Location) -> Any:
+    path, inner = location.path, location.inner
+    node = file.get(inner) if inner else file
+    if isinstance(node, h5py.Dataset):
+        return node
+    names = _volumes(h5py, file if node is None else node)
+    if node is not None and len(names) == 1:
+        return node[names[0]]
+    prefix = f"{inner}/" if node is not None and inner else ""
+    names = [prefix + name for name in names]
+    if not names:
+        raise EngineError(
+            f"{location.source} holds no dataset with three to five axes; check the "
+            "file."
+        )
+    if node is None:
+        raise EngineError(
+            f"{path} has no dataset {inner!r}, only {listed(names)}"
+            f"{nearest(inner, names)}"
+        )
+    raise EngineError(
+        f"{location.source} holds {len(names)} datasets; name one, as "
+        f"{path}:{names[0]} (there are {listed(names)})."
+    )
+
+
+def _physical_size(dataset: Any) -> tuple[Spacing | None, str | None]:
+    for key in ("spacing", "element_size_um"):
+        value = dataset.attrs.get(key)
+        spacing = None if value is None else positive_spacing(list(_flat(value)))
+        if spacing is not None:
+            plain = dataset.attrs.get("unit") if key == "spacing" else "micrometer"
+            if isinstance(plain, bytes):
+                plain = plain.decode("utf-8", "replace")
+            return spacing, known_unit(plain)
+    return None, None
+
+
+def _flat(value: Any) -> Any:
+    return value.ravel() if hasattr(value, "ravel") else [value]
+
+
+def _axes(dataset: Any) -> str | None:
+    tags = dataset.attrs.get("axistags")
+    if isinstance(tags, bytes | str):
+        try:
+            keys = [axis["key"] for axis in json.loads(tags)["axes"]]
+        except (ValueError, KeyError, TypeError):
+            keys = []
+        if len(keys) == dataset.ndim:
+            return "".join(str(key)[:1].upper() or "Q" for key in keys)
+    labels = [dimension.label.upper() for dimension in dataset.dims]
+    if any(labels):
+        return "".join(a if len(a) == 1 else "Q" for a in labels)
+    return None
+
+
+def create(path: Path, layout: Layout) -> Hdf5Writer:
+    """Create an HDF5 file with one compressed dataset, to be filled.
+
+    Raises
+    ------
+    EngineError
+        If h5py is missing.
+    """
+    h5py = extra("h5py", "hdf5", "HDF5")
+    # A row of chunks is kept in memory, so that blocks that end within chunks do not
+    # compress them again and again.
+    file = h5py.File(path, "w", rdcc_nbytes=_CACHE)
+    dataset = file.create_dataset(
+        layout.inner,
+        shape=layout.shape,
+        dtype=layout.dtype,
+        chunks=tuple(
+            1 if axis == "C" else min(_CHUNK, length)
+            for axis, length in zip(layout.axes, layout.shape, strict=True)
+        ),
+        compression="gzip",
+        compression_opts=1,
+        fillvalue=0,
+    )
+    for dimension, axis in zip(dataset.dims, layout.axes.lower(), strict=True):
+        dimension.label = axis
+    if layout.spacing is not None:
+        dataset.attrs["spacing"] = layout.spacing
+        if layout.unit is not None:
+            dataset.attrs["unit"] = layout.unit
+            dataset.attrs["element_size_um"] = converted(
+                layout.spacing, layout.unit, "micrometer"
+            )
+    return Hdf5Writer(file, dataset)
+
+
+class Hdf5Writer:
+    """An HDF5 file that is open for writing, and its dataset."""
+
+    def __init__(self, file: Any, dataset: Any) -> None:
+        self._file = file
+        self.array = dataset
+
+    def finish(self) -> None:
+        """Bring everything to the disk and release the file."""
+        self._file.flush()
+        self.close()
+
+    def close(self) -> None:
+        """Release the file, whatever its state."""
+        self._file.close()

@@ -1,0 +1,173 @@
+"""OME-Zarr 0.4 and 0.5, and plain zarr arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import zarr
+
+from napari_unet3d.engine.errors import EngineError
+
+from .location import listed
+from .sentences import unreadable
+from .units import in_one_unit, known_unit, positive_spacing
+from .volume import Stored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .layout import Layout
+    from .location import Location
+    from .volume import ArrayLike, Spacing
+
+# zarr's own errors are ValueErrors or OSErrors; damaged metadata and chunks bring the
+# others from its parsers and codecs.
+_ERRORS = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError)
+_CHUNK = 64
+
+
+def read(location: Location) -> Stored:
+    """Open the finest level of an image, or a plain array, without reading it.
+
+    Raises
+    ------
+    EngineError
+        If the folder is damaged, no zarr, or holds no image.
+    """
+    with unreadable(location.source, _ERRORS, "zarr"):
+        node = zarr.open(location.path, mode="r")
+    if isinstance(node, zarr.Array):
+        with unreadable(location.source, _ERRORS, "zarr"):
+            return Stored(cast("ArrayLike", node), _names(node), errors=_ERRORS)
+    with unreadable(location.source, _ERRORS, "OME-Zarr"):
+        attributes: dict[str, Any] = dict(node.attrs)
+        multiscales = attributes.get("ome", attributes).get("multiscales")
+        if multiscales:
+            return _finest(node, multiscales[0])
+        arrays = dict(node.arrays())
+        members = sorted(name for name, _ in node.members())
+    if len(arrays) == 1:
+        (array,) = arrays.values()
+        return Stored(cast("ArrayLike", array), _names(array), errors=_ERRORS)
+    if not members:
+        raise EngineError(
+            f"{location.source} is an empty zarr group; name one with an image in it."
+        )
+    raise EngineError(
+        f"{location.source} is a zarr group without an image of its own; name what is "
+        f"in it, as {location.source}/{members[0]} (it holds {listed(members)})."
+    )
+
+
+def _finest(group: zarr.Group, multiscale: dict[str, Any]) -> Stored:
+    dataset = multiscale["datasets"][0]
+    array = group[dataset["path"]]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{dataset['path']} is no array")
+    # Version 0.3 lists letters, versions before it have five axes in this order.
+    entries: list[Any] = multiscale.get("axes") or list("tczyx"[-array.ndim :])
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in entries]
+    names = [str(axis["name"]).lower() for axis in axes]
+    if len(names) != array.ndim:
+        raise ValueError(f"{len(names)} axes are named, but the array has {array.ndim}")
+    spacing, unit = _physical_size(names, axes, (dataset, multiscale))
+    letters = "".join(n.upper() if n in "tczyx" else "Q" for n in names)
+    return Stored(cast("ArrayLike", array), letters, spacing, unit, errors=_ERRORS)
+
+
+def _physical_size(
+    names: list[str], axes: list[dict[str, Any]], levels: tuple[dict[str, Any], ...]
+) -> tuple[Spacing | None, str | None]:
+    scale: list[float] | None = None
+    for level in levels:
+        for transformation in level.get("coordinateTransformations") or ():
+            if transformation.get("type") == "scale" and "scale" in transformation:
+                factors = [float(factor) for factor in transformation["scale"]]
+                if len(factors) == len(names):
+                    known = scale or [1.0] * len(names)
+                    scale = [a * b for a, b in zip(known, factors, strict=True)]
+    if scale is None or not set("zyx") <= set(names):
+        return None, None
+    where = [names.index(a) for a in "zyx"]
+    units = [known_unit(axes[i].get("unit")) for i in where]
+    sizes = [scale[i] for i in where]
+    # The standard wants a scale even where nothing is known.
+    if sizes == [1.0, 1.0, 1.0] and units == [None, None, None]:
+        return None, None
+    return in_one_unit(positive_spacing(sizes), units)
+
+
+def _names(array: zarr.Array[Any]) -> str | None:
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    # xarray's way of naming axes in zarr 2
+    names = names or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not names or len(names) != array.ndim:
+        return None
+    letters = [str(name).upper() for name in names]
+    return "".join(a if len(a) == 1 and a in "TCZYX" else "Q" for a in letters)
+
+
+def create(path: Path, layout: Layout) -> ZarrWriter:
+    """Create an OME-Zarr 0.5 folder with one level, to be filled.
+
+    Blocks that begin and end at multiples of 64 along every axis are quickest to write.
+    """
+    attributes: dict[str, Any] = {
+        "version": "0.5",
+        "multiscales": [_multiscale(layout)],
+    }
+    if layout.labels:
+        attributes["image-label"] = _image_label(layout)
+    group = zarr.create_group(path, zarr_format=3, attributes={"ome": attributes})
+    array = group.create_array(
+        "0",
+        shape=layout.shape,
+        dtype=layout.dtype,
+        chunks=tuple(
+            1 if axis == "C" else min(_CHUNK, length)
+            for axis, length in zip(layout.axes, layout.shape, strict=True)
+        ),
+        dimension_names=tuple(layout.axes.lower()),
+    )
+    return ZarrWriter(array)
+
+
+class ZarrWriter:
+    """A zarr array, each chunk of which goes to the disk when it is assigned."""
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self.array = array
+
+    def finish(self) -> None:
+        """Do nothing: there is nothing left to write."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing open."""
+
+
+def _multiscale(layout: Layout) -> dict[str, Any]:
+    axes: list[dict[str, str]] = []
+    for name in layout.axes.lower():
+        axis = {"name": name, "type": "channel" if name == "c" else "space"}
+        if layout.unit is not None and name != "c":
+            axis["unit"] = layout.unit
+        axes.append(axis)
+    scale = [1.0] * (len(axes) - 3) + list(layout.spacing or (1.0, 1.0, 1.0))
+    transformations = [{"type": "scale", "scale": scale}]
+    dataset = {"path": "0", "coordinateTransformations": transformations}
+    return {"axes": axes, "datasets": [dataset]}
+
+
+def _image_label(layout: Layout) -> dict[str, Any]:
+    label: dict[str, Any] = {}
+    if layout.class_colors:
+        label["colors"] = [
+            {"label-value": value, "rgba": [round(255 * part) for part in color]}
+            for value, color in enumerate(layout.class_colors, start=1)
+        ]
+    if layout.class_names:
+        label["properties"] = [
+            {"label-value": value, "class": name}
+            for value, name in enumerate(layout.class_names, start=1)
+        ]
+    return label

@@ -1,0 +1,194 @@
+"""Files that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet3d.engine.errors import EngineError
+
+from .formats import format_of
+from .layout import layout_of
+from .location import is_zarr, listed, located
+from .replacing import move, remove, temporary_beside
+from .sentences import unwritable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from .layout import Writer
+    from .location import Location
+    from .volume import Affine, Spacing
+
+
+class WritableArray:
+    """The array of a file that is being written.
+
+    Blocks selected by integers, slices and an ellipsis are assigned in any order, from
+    one thread; what is never assigned is 0.
+    """
+
+    def __init__(self, writer: Writer, location: Location, folder: Path, size: int):
+        self._writer = writer
+        self._place = (location.source, folder, size)
+        self.shape: tuple[int, ...] = writer.array.shape
+        self.dtype: np.dtype[Any] = writer.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read back a block."""
+        with unwritable(*self._place):
+            return np.asarray(self._array()[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Write a block.
+
+        Raises
+        ------
+        EngineError
+            If the disk is full or gone.
+        """
+        with unwritable(*self._place):
+            self._array()[key] = value
+
+    def _array(self) -> Any:
+        if self._writer.array is None:
+            raise EngineError(f"{self._place[0]} is closed; create it again to write.")
+        return self._writer.array
+
+
+@contextmanager
+def create_volume(
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    *,
+    spacing: Spacing | None = None,
+    unit: str | None = None,
+    labels: bool = True,
+    class_names: Sequence[str] | None = None,
+    class_colors: Sequence[Sequence[float]] | None = None,
+    affine: Affine | None = None,
+) -> Iterator[WritableArray]:
+    """Create a file for a volume, to be filled within a ``with`` block.
+
+    Everything goes to a temporary name in the same folder. A clean end of the block
+    renames it; after an exception it is removed and an existing file is as it was.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where to write; the ending says the format, see `SUPPORTED`. A dataset in an
+        HDF5 file is named as ``file.h5:dataset``.
+    shape : sequence of int
+        (Z, Y, X) or (C, Z, Y, X).
+    dtype : dtype-like
+        Integers, or floating point of up to 64 bits; bool becomes uint8.
+    spacing : tuple of three floats, optional
+        Physical size of a voxel along Z, Y and X. A .npy file does not keep it.
+    unit : str, optional
+        Unit of `spacing`, such as ``"micrometer"``, "um" or "nm"; nothing without it.
+    labels : bool
+        Whether the numbers are classes instead of grey values.
+    class_names : sequence of str, optional
+        Names of the classes 1, 2, ...; kept by OME-Zarr.
+    class_colors : sequence of sequences of float, optional
+        RGB or RGBA from 0 to 1 of the classes 1, 2, ...; kept by OME-Zarr.
+    affine : four rows of four floats, optional
+        `Volume.affine` of the image that this belongs to; kept by NIfTI.
+
+    Yields
+    ------
+    WritableArray
+        Takes blocks as ``array[z0:z1] = block``.
+
+    Raises
+    ------
+    EngineError
+        If the type of file is unknown, the folder does not exist or is read-only,
+        something else is in the way, or the disk is full.
+
+    Examples
+    --------
+    >>> with create_volume("cells.tif", (8, 64, 64), "uint8") as array:
+    ...     array[0:4] = 1  # doctest: +SKIP
+    """
+    location = located(path)
+    target = Path(os.path.realpath(location.path))
+    layout = replace(
+        layout_of(
+            *(shape, dtype, spacing, unit, labels),
+            *(class_names, class_colors, affine),
+        ),
+        inner=location.inner or ("segmentation" if labels else "image"),
+        compressed=target.suffix.lower() == ".gz",
+    )
+    _require_free(location, target, layout.inner)
+    place = (location.source, target.parent, layout.nbytes)
+    temporary = temporary_beside(target)
+    try:
+        with unwritable(*place):
+            writer = format_of(location.kind).create(temporary, layout)
+        try:
+            yield WritableArray(writer, location, target.parent, layout.nbytes)
+            with unwritable(*place):
+                writer.finish()
+        finally:
+            # HDF5 raises again what has already been raised when the disk is full.
+            with suppress(OSError, RuntimeError):
+                writer.close()
+        with unwritable(*place):
+            move(temporary, target)
+    finally:
+        remove(temporary)
+
+
+def _require_free(location: Location, target: Path, inner: str) -> None:
+    """Refuse to write where something would be lost that is not this output."""
+    source, folder = location.source, target.parent
+    if not folder.is_dir():
+        raise EngineError(
+            f"{source} cannot be written: there is no folder {folder}; create it or "
+            "choose another one."
+        )
+    if location.kind == "OME-Zarr":
+        if target.suffix.lower() != ".zarr":
+            raise EngineError(
+                f"{source} cannot be written: it lies within another zarr; choose a "
+                "name of its own that ends in .zarr."
+            )
+        if target.exists() and not (
+            is_zarr(target) or (target.is_dir() and not any(target.iterdir()))
+        ):
+            raise EngineError(
+                f"{source} cannot be written: something that is no zarr has this name; "
+                "choose another one."
+            )
+    elif target.is_dir():
+        raise EngineError(
+            f"{source} cannot be written: it is a folder; choose another name."
+        )
+    elif location.kind == "HDF5":
+        if any(part in ("", ".", "..") for part in inner.split("/")):
+            raise EngineError(
+                f"{source} cannot be written: {inner!r} is no name of a dataset; give "
+                "one, as in file.h5:segmentation."
+            )
+        from .hdf5 import other_datasets
+
+        if lost := other_datasets(target, inner):
+            raise EngineError(
+                f"{source} cannot be written: the file exists and holds other datasets "
+                f"({listed(lost)}); choose a file of its own."
+            )

@@ -1,0 +1,50 @@
+"""What importing a part of the package must not bring in, each in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+if sys.argv[2] == "with submodules":
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+print(*sys.modules)
+"""
+
+
+def modules_after_importing(name: str, submodules: str = "alone") -> set[str]:
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, name, submodules],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    return set(process.stdout.split())
+
+
+@pytest.mark.parametrize("unwanted", ["torch", "napari", "qtpy", "numpy"])
+def test_the_package_costs_nothing(unwanted):
+    assert unwanted not in modules_after_importing("napari_unet3d")
+
+
+def test_the_engine_knows_no_viewer_no_file_format_and_no_worker():
+    loaded = modules_after_importing("napari_unet3d.engine", "with submodules")
+    assert "torch" in loaded
+    assert not loaded & {
+        "h5py",
+        "magicgui",
+        "napari",
+        "napari_unet3d.io",
+        "napari_unet3d.worker",
+        "nibabel",
+        "qtpy",
+        "superqt",
+        "tifffile",
+        "zarr",
+    }
