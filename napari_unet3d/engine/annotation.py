@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .errors import EngineError
 
@@ -19,7 +19,7 @@ UNLABELLED = -1
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Annotation:
     """The labelled voxels of one volume, whatever its size.
 
@@ -47,7 +47,7 @@ class Annotation:
     labels: NDArray[np.uint8]
 
     @classmethod
-    def from_labels(cls, labels: ArrayLike | Any) -> Annotation:
+    def from_labels(cls, labels: Any) -> Annotation:
         """Collect the labelled voxels of a (Z, Y, X) integer array, 0 = unlabelled.
 
         Array-likes that are not arrays (zarr, dask) are read slice by slice.
@@ -106,22 +106,25 @@ class Annotation:
             fractions[axis] = count[position] * (
                 self.shape[axis] / np.prod(self.shape, dtype=float)
             )
-        return np.argmax(fractions, axis=0).astype(np.uint8)
+        normals: NDArray[np.uint8] = np.argmax(fractions, axis=0).astype(np.uint8)
+        return normals
 
     def slices(self) -> list[tuple[int, int, int]]:
         """List the annotated slices as (axis, position, labelled voxels)."""
         found = []
         for axis in range(3):
             mine = self.coordinates[self.normals == axis, axis]
-            for position, count in zip(*np.unique(mine, return_counts=True), strict=True):
+            for position, count in zip(
+                *np.unique(mine, return_counts=True), strict=True
+            ):
                 found.append((axis, int(position), int(count)))
         return found
 
     def to_labels(self) -> NDArray[np.uint8]:
         """Return the dense (Z, Y, X) array with 0 where nothing is labelled."""
-        dense = np.zeros(int(np.prod(self.shape)), np.uint8)
-        dense[self.index] = self.labels
-        return dense.reshape(self.shape)
+        dense = np.zeros(self.shape, np.uint8)
+        dense.reshape(-1)[self.index] = self.labels
+        return dense
 
     def crop(self, low: Sequence[int], size: Sequence[int]) -> NDArray[np.uint8]:
         """Return the labels of a box, which may reach out of the volume.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from .annotation import Annotation
-from .config import AugmentationConfig, Triple
-from .stem import FilterStem
-from .volume import FeatureVolume
+if TYPE_CHECKING:
+    from .annotation import Annotation
+    from .config import AugmentationConfig, Triple
+    from .stem import FilterStem
+    from .volume import FeatureVolume
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Warp:
         )
         moved = np.tensordot(self.matrix, np.stack(offsets), axes=1)
         moved += self._displacement(size, centre, ratio)
-        return moved / np.asarray(ratio).reshape(3, 1, 1, 1)
+        moved /= np.asarray(ratio).reshape(3, 1, 1, 1)
+        return moved
 
     def _displacement(
         self, size: Triple, centre: Sequence[float], ratio: Sequence[float]
@@ -95,7 +98,7 @@ class Warp:
         )
 
 
-def cubic_b_spline(positions: NDArray[np.float64], points: int) -> NDArray[np.float64]:
+def cubic_b_spline(positions: NDArray[np.floating], points: int) -> NDArray[np.float64]:
     """Return the weights of `points` coefficients at positions in knot spacings.
 
     Returns
@@ -111,7 +114,8 @@ def cubic_b_spline(positions: NDArray[np.float64], points: int) -> NDArray[np.fl
     distance = np.abs(positions[:, None] - (np.arange(points) - 1))
     near = 2 / 3 - distance**2 * (1 - distance / 2)
     far = np.clip(2 - distance, 0, None) ** 3 / 6
-    return np.where(distance < 1, near, far)
+    weights: NDArray[np.float64] = np.where(distance < 1, near, far)
+    return weights
 
 
 def sample_patch(
@@ -122,6 +126,7 @@ def sample_patch(
     centre: Triple,
     config: AugmentationConfig,
     rng: np.random.Generator,
+    move_inside: bool = True,
 ) -> tuple[Tensor, Tensor, Triple]:
     """Draw one varied patch around a labelled voxel.
 
@@ -134,12 +139,13 @@ def sample_patch(
     anchor : (int, int, int)
         The voxel of the volume that comes to lie at `centre` of the patch.
     size, centre : (int, int, int)
-        Shape of the patch and wished position of the anchor in it. The patch is moved
-        into the volume where it would reach out.
+        Shape of the patch and wished position of the anchor in it.
     config : AugmentationConfig
         How much to vary.
     rng : numpy.random.Generator
         Source of all randomness.
+    move_inside : bool
+        Whether a patch that would reach out of the volume is moved into it.
 
     Returns
     -------
@@ -150,7 +156,7 @@ def sample_patch(
         Where the anchor lies.
     """
     low = [
-        min(max(a - c, 0), max(0, n - s))
+        min(max(a - c, 0), max(0, n - s)) if move_inside else a - c
         for a, c, s, n in zip(anchor, centre, size, volume.shape, strict=True)
     ]
     position = [a - b for a, b in zip(anchor, low, strict=True)]
@@ -186,9 +192,12 @@ def _warped(
     low = np.floor(positions.min(axis=(1, 2, 3))).astype(int)
     high = np.ceil(positions.max(axis=(1, 2, 3))).astype(int)
     box = (high - low + 1).tolist()
-    grid = 2 * (positions - low.reshape(3, 1, 1, 1)) / np.maximum(
-        high - low, 1
-    ).reshape(3, 1, 1, 1) - 1
+    grid = (
+        2
+        * (positions - low.reshape(3, 1, 1, 1))
+        / np.maximum(high - low, 1).reshape(3, 1, 1, 1)
+        - 1
+    )
     grid_xyz = torch.from_numpy(
         np.ascontiguousarray(grid[::-1].transpose(1, 2, 3, 0), np.float32)
     ).to(volume.device)[None]
@@ -252,7 +261,7 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 def _tensor_product(
     control: NDArray[np.float64], bases: Sequence[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """Evaluate a separable spline: control (3, a, b, c), bases (Z, a), (Y, b), (X, c)."""
+    """Evaluate a spline: control (3, a, b, c), bases (Z, a), (Y, b), (X, c)."""
     value = np.tensordot(control, bases[2], axes=(3, 1))
     value = np.tensordot(value, bases[1], axes=(2, 1))
     value = np.tensordot(value, bases[0], axes=(1, 1))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .annotation import Annotation
 from .augment import sample_patch
-from .config import AugmentationConfig, ModelConfig, Triple
 from .patches import PatchSampler
 from .planning import PatchPlan, valid_output
-from .unet import Region
-from .volume import FeatureVolume
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .annotation import Annotation
+    from .config import AugmentationConfig, ModelConfig, Triple
+    from .unet import Region
+    from .volume import FeatureVolume
 
 SLAB = 2
 """Voxels on either side of the annotated slice in which the logits are evaluated."""
@@ -69,8 +73,7 @@ class BatchSource:
         patches = []
         for location in locations:
             z, y, x = (
-                n // 2
-                + int(rng.integers(-m // 4, m // 4 + 1)) * (axis != normal)
+                n // 2 + int(rng.integers(-m // 4, m // 4 + 1)) * (axis != normal)
                 for axis, (n, m) in enumerate(zip(size, inner, strict=True))
             )
             patches.append(
@@ -82,6 +85,9 @@ class BatchSource:
                     (z, y, x),
                     self._augmentation,
                     rng,
+                    # Unpadded convolutions evaluate the middle only, where a patch
+                    # at the border of the volume has to keep its labels.
+                    move_inside=self._model.padding == "same",
                 )
             )
         features = torch.stack([patch[0] for patch in patches]).contiguous(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .. import __version__
+from napari_unet3d import __version__
+
 from .config import ModelConfig, TrainingConfig, as_plain, build
 from .errors import EngineError
 from .stem import FilterStem
@@ -88,38 +88,55 @@ class Checkpoint:
         """
         chosen = self.weights.get(weights) or self.weights["average"]
         network = build_network(self.model)
-        try:
-            network.load_state_dict(chosen)
-        except RuntimeError as error:
-            raise EngineError(
-                "the weights in the model do not fit its configuration "
-                f"({str(error).splitlines()[-1].strip()}); the file is damaged"
-            ) from error
+        _check_fit(chosen, network, "weights")
+        network.load_state_dict(chosen)
         return network.eval()
 
     def filter_stem(self) -> FilterStem:
-        """Build the stem with its statistics."""
+        """Build the stem with its statistics.
+
+        Raises
+        ------
+        EngineError
+            Where the statistics do not fit the configuration.
+        """
         stem = build_stem(self.model)
-        try:
-            stem.load_state_dict(self.stem)
-        except RuntimeError as error:
-            raise EngineError(
-                "the filter statistics in the model do not fit its configuration; "
-                "the file is damaged"
-            ) from error
+        _check_fit(self.stem, stem, "filter statistics")
+        stem.load_state_dict(self.stem)
         return stem
+
+
+def _check_fit(state: Mapping[str, Any], module: nn.Module, what: str) -> None:
+    """Refuse a state dict of other names, shapes or types than the module's."""
+    expected = module.state_dict()
+    for name in sorted(expected.keys() ^ state.keys(), key=str):
+        problem = "lack" if name in expected else "have an unexpected"
+        raise EngineError(
+            f"the {what} do not fit the model's configuration: they {problem} {name}"
+        )
+    for name, tensor in expected.items():
+        found = state[name]
+        if not isinstance(found, Tensor) or found.shape != tensor.shape:
+            got = tuple(found.shape) if isinstance(found, Tensor) else repr(found)
+            raise EngineError(
+                f"the {what} do not fit the model's configuration: {name} is "
+                f"{got:.80}, not {tuple(tensor.shape)}"
+            )
 
 
 def build_stem(model: ModelConfig) -> FilterStem:
     """Make the filter stem of a configuration with nothing left open."""
-    assert model.in_channels and model.spacing
+    assert model.in_channels
+    assert model.spacing
     scales = model.filter_scales if model.stem == "filters" else ()
     return FilterStem(model.in_channels, scales, model.spacing)
 
 
 def build_network(model: ModelConfig) -> UNet3D:
     """Make the network of a configuration with nothing left open, untrained."""
-    assert model.n_classes and model.base_channels and model.pooling is not None
+    assert model.n_classes
+    assert model.base_channels
+    assert model.pooling is not None
     return UNet3D(
         in_channels=build_stem(model).out_channels,
         n_classes=model.n_classes,
@@ -180,7 +197,7 @@ def load(path: str | Path) -> Checkpoint:
         raise EngineError(f"there is no model file {path}; check the name")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as e:
+    except Exception as e:  # whatever a damaged or foreign file may bring about
         raise EngineError(
             f"{path} cannot be read as a model ({type(e).__name__}): it is truncated, "
             "of another program, or not safe to open; use a file saved by "
@@ -190,7 +207,10 @@ def load(path: str | Path) -> Checkpoint:
         raise EngineError(
             f"{path} is not a model of napari-unet3d; use a file that it has saved"
         )
-    if content.get("format_version", 0) > FORMAT_VERSION:
+    version = content.get("format_version")
+    if not isinstance(version, int):
+        raise EngineError(f"{path} is damaged: its format version is {version!r}")
+    if version > FORMAT_VERSION:
         raise EngineError(
             f"{path} was written by napari-unet3d {content.get('version')}, which is "
             f"newer than this one ({__version__}); update with pip install -U "
@@ -228,6 +248,16 @@ def _validated(content: Mapping[str, Any], path: Path) -> Checkpoint:
                 f"{path} is damaged: its field {name!r} is "
                 f"{type(content.get(name)).__name__}, not {kind.__name__}"
             )
+    try:
+        return _built(content)
+    except EngineError as error:
+        raise EngineError(f"{path} is damaged: {error}") from error
+
+
+def _built(content: Mapping[str, Any]) -> Checkpoint:
+    for name, weights in content["weights"].items():
+        if not isinstance(weights, dict):
+            raise EngineError(f"its {name} weights are {type(weights).__name__}")
     model = build(ModelConfig, content["model"], "model")
     training = build(TrainingConfig, content["training"], "training")
     missing = [
@@ -235,9 +265,14 @@ def _validated(content: Mapping[str, Any], path: Path) -> Checkpoint:
         for name in ("in_channels", "n_classes", "base_channels", "pooling", "spacing")
         if getattr(model, name) is None
     ]
-    if missing or "average" not in content["weights"]:
-        lacking = missing or ["weights"]
-        raise EngineError(f"{path} is damaged: it lacks {', '.join(lacking)}")
+    if missing or not content["weights"].get("average"):
+        raise EngineError(f"it lacks {', '.join(missing or ['weights'])}")
+    for name in ("schedule", "best"):
+        for key, value in content[name].items():
+            if not isinstance(value, float | int):
+                raise EngineError(f"{key} in its field {name!r} is {value!r}")
+    if not all(isinstance(entry, dict) for entry in content["history"]):
+        raise EngineError("its history holds more than dictionaries")
     checkpoint = Checkpoint(
         model=model,
         training=training,
@@ -245,6 +280,14 @@ def _validated(content: Mapping[str, Any], path: Path) -> Checkpoint:
         class_colors=tuple(map(str, content["class_colors"])),
         **{name: content[name] for name in _FIELDS},
     )
-    checkpoint.network()
-    checkpoint.filter_stem()
+    # Compared without room for them: a file may claim a network of any size.
+    try:
+        with torch.device("meta"):
+            network, stem = build_network(model), build_stem(model)
+    except (RuntimeError, OverflowError) as error:
+        raise EngineError(f"there is no such network: {error}") from error
+    for weights in checkpoint.weights.values():
+        if weights:
+            _check_fit(weights, network, "weights")
+    _check_fit(checkpoint.stem, stem, "filter statistics")
     return checkpoint

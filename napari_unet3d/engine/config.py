@@ -10,9 +10,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from .errors import EngineError
@@ -20,6 +27,7 @@ from .errors import EngineError
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Triple = tuple[int, int, int]
+Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 Spacing = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
@@ -28,42 +36,46 @@ class ModelConfig:
     """What the network is; `None` means chosen from data and device."""
 
     in_channels: PositiveInt | None = Field(
-        None, description="Channels of the image (default: those of the image)"
+        default=None, description="Channels of the image (default: those of the image)"
     )
     n_classes: int | None = Field(
-        None, ge=2, le=254, description="Classes (default: the largest label)"
+        default=None, ge=2, le=254, description="Classes (default: the largest label)"
     )
     base_channels: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=256,
         description="Channels of the first convolution; 32 in the paper "
         "(default: 32 on a GPU, less on a CPU)",
     )
-    depth: int = Field(4, ge=1, le=6, description="Resolution levels; 4 in the paper")
-    pooling: tuple[Triple, ...] | None = Field(
-        None,
+    depth: int = Field(
+        default=4, ge=1, le=6, description="Resolution levels; 4 in the paper"
+    )
+    pooling: tuple[Size, ...] | None = Field(
+        default=None,
+        max_length=5,
         description="Strides ZYX between levels, as 1,2,2/2,2,2/2,2,2 "
         "(default: from the spacing)",
     )
     padding: Literal["same", "valid"] = Field(
-        "same", description="Padding of the convolutions; valid as in the paper"
+        default="same", description="Padding of the convolutions; valid as in the paper"
     )
     normalization: Literal["batch", "none"] = Field(
-        "batch", description="What stands between convolution and ReLU"
+        default="batch", description="What stands between convolution and ReLU"
     )
     stem: Literal["filters", "none"] = Field(
-        "filters",
+        default="filters",
         description="Fixed multi-scale filter responses as further input channels, "
         "or the image alone as in the paper",
     )
-    filter_scales: tuple[PositiveFloat, ...] = Field(
-        (1.0, 2.0, 4.0),
+    filter_scales: tuple[Annotated[float, Field(gt=0, le=32)], ...] = Field(
+        default=(1.0, 2.0, 4.0),
         min_length=1,
+        max_length=8,
         description="Standard deviations of the filters, in voxels of the finest axis",
     )
     spacing: Spacing | None = Field(
-        None,
+        default=None,
         description="Size of a voxel along Z, Y, X (default: what the file says, or 1)",
     )
 
@@ -73,41 +85,53 @@ class AugmentationConfig:
     """How training patches are varied (section 3.1 of the paper)."""
 
     warp_probability: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="Share of patches that are rotated, scaled and deformed",
     )
     elastic_sd: float = Field(
-        4.0,
+        default=4.0,
         ge=0,
         le=32,
         description="Standard deviation of the control points' displacement, in voxels "
         "of the finest axis; 4 in the paper",
     )
     elastic_spacing: float = Field(
-        32.0, ge=4, le=512, description="Voxels between control points; 32 in the paper"
+        default=32.0,
+        ge=4,
+        le=512,
+        description="Voxels between control points; 32 in the paper",
     )
     rotation: float = Field(
-        15.0, ge=0, le=180, description="Largest rotation about any axis, in degrees"
+        default=15.0,
+        ge=0,
+        le=180,
+        description="Largest rotation about any axis, in degrees",
     )
     scaling: float = Field(
-        0.1, ge=0, lt=1, description="Largest relative change of size"
+        default=0.1, ge=0, lt=1, description="Largest relative change of size"
     )
     flip: tuple[bool, bool, bool] = Field(
-        (True, True, True), description="Axes ZYX that may be mirrored"
+        default=(True, True, True), description="Axes ZYX that may be mirrored"
     )
     contrast: float = Field(
-        0.1, ge=0, lt=1, description="Largest relative change of contrast"
+        default=0.1, ge=0, lt=1, description="Largest relative change of contrast"
     )
     brightness: float = Field(
-        0.1, ge=0, le=5, description="Largest shift of grey values, in their deviations"
+        default=0.1,
+        ge=0,
+        le=5,
+        description="Largest shift of grey values, in their deviations",
     )
     gamma: float = Field(
-        0.1, ge=0, lt=1, description="Largest bend of the grey-value curve"
+        default=0.1, ge=0, lt=1, description="Largest bend of the grey-value curve"
     )
     noise: float = Field(
-        0.05, ge=0, le=5, description="Largest noise, in deviations of the grey values"
+        default=0.05,
+        ge=0,
+        le=5,
+        description="Largest noise, in deviations of the grey values",
     )
 
 
@@ -116,66 +140,81 @@ class TrainingConfig:
     """How the network is trained."""
 
     minutes: PositiveFloat | None = Field(
-        None, description="Minutes to train (default: 3, unless steps are given)"
+        default=None,
+        description="Minutes to train (default: 3, unless steps are given)",
     )
     steps: PositiveInt | None = Field(
-        None, description="Steps to train, instead of minutes"
+        default=None, description="Steps to train, instead of minutes"
     )
-    patch_size: Triple | None = Field(
-        None,
+    patch_size: Size | None = Field(
+        default=None,
         description="Voxels ZYX of a training patch (default: from device and volume)",
     )
     batch_size: PositiveInt | None = Field(
-        None, le=64, description="Patches in a step (default: from the device)"
+        default=None, le=64, description="Patches in a step (default: from the device)"
     )
     learning_rate: float = Field(
-        5e-3, gt=0, le=1, description="Peak learning rate of AdamW"
+        default=5e-3, gt=0, le=1, description="Peak learning rate of AdamW"
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay of AdamW")
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=1, description="Weight decay of AdamW"
+    )
     warmup: float = Field(
-        0.03, ge=0, le=1, description="Share of the training with rising learning rate"
+        default=0.03,
+        ge=0,
+        le=1,
+        description="Share of the training with rising learning rate",
     )
     decay: float = Field(
-        0.5, ge=0, le=1, description="Share of the training with falling learning rate"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the training with falling learning rate",
     )
     gradient_clip: PositiveFloat = Field(
-        1.0, description="Largest norm of the gradient"
+        default=1.0, description="Largest norm of the gradient"
     )
     ema_decay: float = Field(
-        0.99,
+        default=0.99,
         ge=0,
         lt=1,
         description="Decay a step of the moving average of the weights, which segments",
     )
     loss: Literal["cross_entropy", "focal", "dice_cross_entropy"] = Field(
-        "cross_entropy", description="Loss over the labelled voxels"
+        default="cross_entropy", description="Loss over the labelled voxels"
     )
     focal_gamma: float = Field(
-        2.0, ge=0, le=10, description="Focusing exponent of the focal loss"
+        default=2.0, ge=0, le=10, description="Focusing exponent of the focal loss"
     )
-    class_weights: tuple[float, ...] | None = Field(
-        None, description="Weight of each class in the loss (default: from the labels)"
+    class_weights: tuple[NonNegativeFloat, ...] | None = Field(
+        default=None,
+        description="Weight of each class in the loss (default: from the labels)",
     )
     class_balance: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Exponent of the inverse class frequency that makes the automatic "
         "class weights: 0 all alike, 1 fully balanced",
     )
     validation_fraction: float = Field(
-        0.1, ge=0, lt=0.9, description="Share of the labels held out of the training"
+        default=0.1,
+        ge=0,
+        lt=0.9,
+        description="Share of the labels held out of the training",
     )
     validate_every: PositiveInt = Field(
-        50, description="Steps between measurements on the held-out labels"
+        default=50, description="Steps between measurements on the held-out labels"
     )
     save_every: PositiveFloat = Field(
-        60.0, description="Seconds between checkpoints while training"
+        default=60.0, description="Seconds between checkpoints while training"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of all that is random")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of all that is random"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
+        default="auto",
         description="Number format of the convolutions in training; auto takes a short "
         "one where the device has units for it",
     )
@@ -187,17 +226,18 @@ class SegmentationConfig:
     """How a volume is segmented."""
 
     weights: Literal["best", "average", "latest"] = Field(
-        "best",
+        default="best",
         description="Weights to use: best on the held-out labels, moving average, "
         "or as after the last step",
     )
     recompute_statistics: bool = Field(
-        True,
+        default=True,
         description="Recompute the batch normalisation's statistics on this volume",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
     memory: PositiveFloat | None = Field(
-        None, description="GiB to use beside input and output (default: from device)"
+        default=None,
+        description="GiB to use beside input and output (default: from device)",
     )
 
 

@@ -134,5 +134,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error)
-    return "can't allocate memory" in text or "out of memory" in text.lower()
+    text = str(error).lower()
+    # The CPU's allocator, the GPUs', and the libraries on them.
+    signs = ("can't allocate memory", "out of memory", "status_alloc_failed")
+    return any(sign in text for sign in signs)

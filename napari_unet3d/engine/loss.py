@@ -61,7 +61,8 @@ def sparse_loss(
     likelihood = log_probabilities.gather(1, truth[:, None])[:, 0]
     losses = -likelihood
     if kind == "focal":
-        losses = losses * (1 - likelihood.exp()) ** focal_gamma
+        # Above 0: the power's slope is infinite there for exponents below 1.
+        losses = losses * (1 - likelihood.exp()).clamp_min(1e-6) ** focal_gamma
     mean = (losses * weight).sum() / weight.sum().clamp_min(1e-8)
     if kind == "dice_cross_entropy":
         mean = mean + _dice_loss(log_probabilities.exp(), truth)

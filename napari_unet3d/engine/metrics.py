@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .errors import EngineError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """How well a segmentation agrees with the truth.
 
@@ -104,9 +104,15 @@ def evaluate(segmentation: Any, truth: Any, exclude: Any = None) -> Scores:
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise EngineError(f"the volumes differ in shape: {listed}; give matching files")
+    for name, volume in volumes.items():
+        if np.dtype(volume.dtype).kind not in "iub":
+            raise EngineError(
+                f"{name} must hold integers, got {volume.dtype}; give a label volume"
+            )
     totals = np.zeros((3, 0), np.int64)
     for k in range(len(truth)):
         true, found = np.asarray(truth[k]), np.asarray(segmentation[k])
+        found = np.maximum(found, 0)
         scored = true > 0
         if exclude is not None:
             scored &= np.asarray(exclude[k]) == 0
@@ -155,11 +161,10 @@ def _add(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     return total
 
 
-def _ratio(
-    part: NDArray[np.int64], whole: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     nan = np.full(len(whole), np.nan)
-    return np.divide(part, whole, out=nan, where=whole > 0)
+    np.divide(part, whole, out=nan, where=whole > 0)
+    return nan
 
 
 def _mean(values: NDArray[np.float64]) -> float:

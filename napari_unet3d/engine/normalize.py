@@ -47,6 +47,8 @@ class IntensityStatistics:
         means, deviations = [], []
         for channel in range(image.shape[0]):
             values = _sample(image, channel)
+            if values.dtype.kind == "b":
+                values = values.astype(np.uint8)
             low, high = np.percentile(values, [0.5, 99.5])
             inner = values[(values >= low) & (values <= high)].astype(np.float64)
             if values.min() == values.max():
@@ -73,16 +75,29 @@ def _sample(image: Any, channel: int) -> NDArray[Any]:
     step = max(1, -(-z * y * x // SAMPLE_VOXELS))
     slices = []
     for k in range(0, z, step):
-        plane = np.asarray(image[channel : channel + 1, k : k + 1]).reshape(-1)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-            bad = int((~np.isfinite(plane)).sum())
-            raise EngineError(
-                f"slice {k} of the image has {bad} values that are NaN or infinite; "
-                "replace them, for instance with numpy.nan_to_num"
-            )
-        slices.append(plane)
+        plane = np.asarray(image[channel : channel + 1, k : k + 1])
+        check_finite(plane, k)
+        slices.append(plane.reshape(-1))
     values = np.concatenate(slices)
     return values[:: max(1, values.size // SAMPLE_VOXELS)]
+
+
+def check_finite(values: NDArray[Any], first: int) -> None:
+    """Refuse values (C, Z, Y, X) that are not finite, of slices from `first` on.
+
+    Raises
+    ------
+    EngineError
+        Naming the first such slice.
+    """
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    bad = (~np.isfinite(values)).sum(axis=(0, 2, 3))
+    k = int(np.flatnonzero(bad)[0])
+    raise EngineError(
+        f"slice {first + k} of the image has {bad[k]} values that are NaN or infinite; "
+        "replace them, for instance with numpy.nan_to_num"
+    )
 
 
 def as_channels_first(image: Any) -> Any:
@@ -126,4 +141,5 @@ class _OneChannel:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         key = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self._image[key[1:]])[None][key[0]]
+        box: NDArray[Any] = np.asarray(self._image[key[1:]])[None][key[0]]
+        return box

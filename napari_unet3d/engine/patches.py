@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .annotation import Annotation
-from .config import Triple
+if TYPE_CHECKING:
+    from .annotation import Annotation
+    from .config import Triple
 
 
 @dataclass(frozen=True)

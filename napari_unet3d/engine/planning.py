@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from .config import ModelConfig, Spacing, TrainingConfig, Triple
 from .device import available_memory, has_matrix_units
 from .errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
+
+    from .config import ModelConfig, Spacing, TrainingConfig, Triple
 
 AXES = "ZYX"
 
@@ -30,9 +33,11 @@ def derive_pooling(
     spacings, sizes = list(spacing), list(shape or (2**30,) * 3)
     levels: list[Triple] = []
     for _ in range(depth - 1):
-        finest = min(s for s, n in zip(spacings, sizes, strict=True) if n >= 4) if any(
-            n >= 4 for n in sizes
-        ) else 0.0
+        finest = (
+            min(s for s, n in zip(spacings, sizes, strict=True) if n >= 4)
+            if any(n >= 4 for n in sizes)
+            else 0.0
+        )
         z, y, x = (
             2 if n >= 4 and s < 2 * finest else 1
             for s, n in zip(spacings, sizes, strict=True)
@@ -119,8 +124,6 @@ def _check_pooling(pooling: Sequence[Triple], shape: Sequence[int]) -> None:
     for axis, size in enumerate(shape):
         total = 1
         for stride in pooling:
-            if stride[axis] < 1:
-                raise EngineError(f"pooling strides must be at least 1, got {stride}")
             total *= stride[axis]
         if size < total:
             raise EngineError(
@@ -139,18 +142,26 @@ class PatchPlan:
     batch_size: int
     warning: str = ""
 
-    def smaller(self, total_stride: Triple) -> PatchPlan | None:
+    def smaller(self, model: ModelConfig) -> PatchPlan | None:
         """Halve the work of a step: fewer patches, then smaller ones."""
         if self.batch_size > 2:
             return replace(self, batch_size=self.batch_size // 2)
+        stride = _total_stride(model)
         halved = []
         for size in self.sizes:
-            axis = max(range(3), key=lambda a: size[a] / total_stride[a])
-            if size[axis] < 2 * total_stride[axis]:
+            axis = max(range(3), key=lambda a: size[a] / stride[a])
+            half = list(size)
+            half[axis] = size[axis] // 2 // stride[axis] * stride[axis]
+            if not half[axis]:
                 return None
-            half = size[axis] // 2 // total_stride[axis] * total_stride[axis]
-            halved.append((*size[:axis], half, *size[axis + 1 :]))
-        return replace(self, sizes=(halved[0], halved[1], halved[2]))
+            z, y, x = half
+            halved.append(_not_below_valid((z, y, x), model))
+        plan = replace(self, sizes=(halved[0], halved[1], halved[2]))
+        return None if plan.sizes == self.sizes or plan._is_a_voxel(model) else plan
+
+    def _is_a_voxel(self, model: ModelConfig) -> bool:
+        """Tell whether a step has one voxel on the lowest level: no deviation."""
+        return self.batch_size == 1 and _total_stride(model) in self.sizes
 
 
 def plan_patches(
@@ -165,13 +176,28 @@ def plan_patches(
     voxels for the same work. The batch is at least 2 on a CPU, because torch's
     convolution falls back to a slow path for a batch of 1.
     """
-    assert model.pooling is not None and model.spacing and model.base_channels
-    stride = [1, 1, 1]
-    for level in model.pooling:
-        stride = [a * b for a, b in zip(stride, level, strict=True)]
+    stride = _total_stride(model)
     largest = [max(int(shape[axis]) for shape in shapes) for axis in (1, 2, 3)]
     if training.patch_size:
-        return _given_patches(training, model, stride, largest)
+        plan = _given_patches(training, model, stride, largest)
+    else:
+        plan = _chosen_patches(training, model, largest, device)
+    if plan._is_a_voxel(model):
+        few = f"one patch of {stride} voxels is too little for a step; taking two"
+        warning = "; ".join(filter(None, [plan.warning, few]))
+        plan = replace(plan, batch_size=2, warning=warning)
+    return plan
+
+
+def _chosen_patches(
+    training: TrainingConfig,
+    model: ModelConfig,
+    largest: Sequence[int],
+    device: torch.device,
+) -> PatchPlan:
+    assert model.spacing
+    assert model.base_channels
+    stride = _total_stride(model)
     thin, wide, batch = (16, 48, 4) if device.type == "cpu" else (32, 128, 2)
     if device.type == "cuda":
         # About 3 kB a voxel at 32 channels in half precision, forward and backward.
@@ -181,9 +207,7 @@ def plan_patches(
     ratio = [s / min(model.spacing) for s in model.spacing]
     sizes = []
     for normal in range(3):
-        wished = [
-            (thin if axis == normal else wide) / ratio[axis] for axis in range(3)
-        ]
+        wished = [(thin if axis == normal else wide) / ratio[axis] for axis in range(3)]
         z, y, x = (
             _fit(wish, stride[axis], largest[axis], minimum=2)
             for axis, wish in enumerate(wished)
@@ -212,6 +236,13 @@ def _given_patches(
             f"using {size}"
         )
     return PatchPlan((size,) * 3, training.batch_size or 2, warning)
+
+
+def _total_stride(model: ModelConfig) -> Triple:
+    z = y = x = 1
+    for stride in model.pooling or ():
+        z, y, x = z * stride[0], y * stride[1], x * stride[2]
+    return z, y, x
 
 
 def _fit(wish: float, stride: int, largest: int, minimum: int) -> int:
@@ -258,7 +289,7 @@ def valid_size(size: int, strides: Sequence[int]) -> int:
 
 
 def _valid_output(size: int, strides: Sequence[int]) -> int | None:
-    """Return the output's size along an axis, or `None` where the input does not fit."""
+    """Return the size of the output, or `None` where the input does not fit."""
     for stride in strides:
         size -= 4
         if size <= 0 or size % stride:

@@ -7,28 +7,36 @@ at origins that agree with its pooling, so nothing depends on the cut: no seams.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .checkpoint import Checkpoint
 from .config import SegmentationConfig, Triple
 from .device import available_memory, choose_device, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
+from .planning import valid_size
 from .sweep import fold_normalization, receptive_margin, sweep
-from .unet import Region, UNet3D
 from .volume import FeatureVolume
+
+if TYPE_CHECKING:
+    import threading
+
+    from .checkpoint import Checkpoint
+    from .unet import Region, UNet3D
 
 SLAB = 32
 """Slices that enter a sweep at once, about."""
+
+OUT_OF_MEMORY = (
+    "give segmentation less memory (--memory), so that it takes smaller parts"
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,10 @@ class Segmenter:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, image: Any, config: SegmentationConfig | None = None
+        self,
+        checkpoint: Checkpoint,
+        image: Any,
+        config: SegmentationConfig | None = None,
     ) -> None:
         self.config = config or SegmentationConfig()
         image = as_channels_first(image)
@@ -112,10 +123,10 @@ class Segmenter:
         self.shape: Triple = self.features.shape
         network = checkpoint.network(self.config.weights).to(self._device)
         if self.config.recompute_statistics and model.normalization == "batch":
-            recompute_statistics(network, self.features)
-        self.network = fold_normalization(network).to(
-            memory_format=torch.channels_last_3d
-        )
+            with out_of_memory_as_error(OUT_OF_MEMORY):
+                recompute_statistics(network, self.features)
+        self.network = fold_normalization(network)
+        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def run(
         self,
@@ -142,9 +153,7 @@ class Segmenter:
             labels[box] = found.cpu().numpy()
             if probabilities is not None:
                 share = torch.softmax(logits, dim=0).mul_(255).round_()
-                probabilities[(slice(None), *box)] = (
-                    share.to(torch.uint8).cpu().numpy()
-                )
+                probabilities[(slice(None), *box)] = share.to(torch.uint8).cpu().numpy()
             done += found.numel()
             yield Segmented(region, done / total)
             if stop is not None and stop.is_set():
@@ -158,9 +167,7 @@ class Segmenter:
             whole[(slice(None), *box)] = logits.cpu().numpy()
         return whole
 
-    def blocks(
-        self, region: Region | None = None
-    ) -> Iterator[tuple[Region, Tensor]]:
+    def blocks(self, region: Region | None = None) -> Iterator[tuple[Region, Tensor]]:
         """Yield disjoint blocks of a region (default: all) with their logits.
 
         Yields
@@ -170,9 +177,7 @@ class Segmenter:
         logits : Tensor of shape (K, Z, Y, X)
         """
         z, y, x = region or ((0, self.shape[0]), (0, self.shape[1]), (0, self.shape[2]))
-        with out_of_memory_as_error(
-            "give segmentation less memory (--memory), so that it takes smaller parts"
-        ):
+        with out_of_memory_as_error(OUT_OF_MEMORY):
             for columns_y in self._cores(y, 1):
                 for columns_x in self._cores(x, 2):
                     yield from self._sweep_column((z, columns_y, columns_x))
@@ -259,7 +264,19 @@ def recompute_statistics(
         min(_round_up(n, s), _round_up(edge, s))
         for n, s in zip(features.shape, stride, strict=True)
     ]
+    if network.padding == "valid":
+        size = [
+            valid_size(n, [level[axis] for level in network.pooling])
+            for axis, n in enumerate(size)
+        ]
+    elif all(n == s for n, s in zip(size, stride, strict=True)):
+        # A single voxel at the bottom has no deviation.
+        size = [2 * n for n in size]
     boxes = _spread_boxes(features.shape, size, most)
+    if network.padding == "valid":
+        # Larger than the volume where need be, which then lies in the middle.
+        beyond = [max(0, s - n) // 2 for n, s in zip(features.shape, size, strict=True)]
+        boxes = [[a - b for a, b in zip(low, beyond, strict=True)] for low in boxes]
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -286,9 +303,8 @@ def _spread_boxes(
 
 def _bytes_of_a_sweep(network: UNet3D) -> tuple[float, float]:
     """Estimate the memory of a sweep: bytes a voxel of a slab, bytes a pixel."""
-    first = network.encoder[0].first.conv  # type: ignore[union-attr]
-    base = int(first.out_channels)  # type: ignore[arg-type]
-    inputs = int(first.in_channels)  # type: ignore[arg-type]
+    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv3d))
+    base, inputs = first.out_channels, first.in_channels
     voxel = 4 * (4 * inputs + 16 * base)
     waiting = 2 * receptive_margin(network.pooling, 0)
     return voxel, 4 * 2 * base * waiting

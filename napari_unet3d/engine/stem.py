@@ -8,13 +8,15 @@ minutes a person waits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import Spacing
+if TYPE_CHECKING:
+    from .config import Spacing
 
 RESPONSES_PER_SCALE = 5
 """Smoothed intensity, gradient magnitude, three eigenvalues of the Hessian."""
@@ -56,7 +58,9 @@ class FilterStem(nn.Module):
         per_scale = [1.0] + [0.0] * (RESPONSES_PER_SCALE - 1)
         response = torch.tensor([1.0, *(per_scale * len(self.scales))])
         self.register_buffer(
-            "brightness_response", response.repeat_interleave(channels), persistent=False
+            "brightness_response",
+            response.repeat_interleave(channels),
+            persistent=False,
         )
         self._kernels = [
             [_gaussian(scale / ratio) for ratio in self.ratio] for scale in self.scales

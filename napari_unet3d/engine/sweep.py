@@ -27,7 +27,8 @@ def fold_normalization(network: UNet3D) -> UNet3D:
     for module in folded.modules():
         if isinstance(module, Convolution) and isinstance(module.norm, nn.BatchNorm3d):
             norm, conv = module.norm, module.conv
-            assert norm.running_var is not None and norm.running_mean is not None
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             assert conv.bias is not None
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             with torch.no_grad():
@@ -83,7 +84,8 @@ class _StreamedConvolution:
         if last:
             parts.append(border)
         stack = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        self._tail = stack[:, :, -2:]
+        # Copies, here and below: a view would keep the whole slab in memory.
+        self._tail = stack[:, :, -2:].clone()
         if stack.shape[2] < 3:
             return None
         y = functional.conv3d(
@@ -129,7 +131,7 @@ class _StreamedLevel:
             return None
         stack = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         whole = stack.shape[2] - stack.shape[2] % self._stride[0]
-        self._unpooled = stack[:, :, whole:] if whole < stack.shape[2] else None
+        self._unpooled = stack[:, :, whole:].clone() if whole < stack.shape[2] else None
         if not whole:
             return None
         return functional.max_pool3d(
@@ -137,8 +139,10 @@ class _StreamedLevel:
         )
 
     def _take_skip(self, count: int) -> Tensor:
-        stack = torch.cat(self._skips, dim=2) if len(self._skips) > 1 else self._skips[0]
-        self._skips = [stack[:, :, count:]] if count < stack.shape[2] else []
+        stack = (
+            torch.cat(self._skips, dim=2) if len(self._skips) > 1 else self._skips[0]
+        )
+        self._skips = [stack[:, :, count:].clone()] if count < stack.shape[2] else []
         return stack[:, :, :count]
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +35,10 @@ from .planning import plan_patches, resolve_model
 from .validation import HeldOut
 from .volume import FeatureVolume
 
-BEST_TOLERANCE = 0.01
+BEST_TOLERANCE = 0.05
 """Newer weights replace the best ones unless their IoU is lower by more than this."""
+
+OUT_OF_MEMORY = "use fewer base_channels, a smaller patch_size or another device"
 
 
 @dataclass
@@ -62,6 +64,10 @@ class TrainingVolume:
 
     def __post_init__(self) -> None:
         self.image = as_channels_first(self.image)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse an annotation of another shape than the image."""
         shape = tuple(int(n) for n in self.image.shape[1:])
         if self.annotation.shape != shape:
             raise EngineError(
@@ -126,6 +132,17 @@ class Trainer:
         Where the data cannot be trained on or do not fit the checkpoint.
     """
 
+    step: int
+    """Steps done, earlier sessions of the model included."""
+    seconds: float
+    """Time trained so far, likewise."""
+    schedule: dict[str, float]
+    """Step and second at which the learning rate's schedule began."""
+    best: dict[str, float]
+    """Step and IoU of the best weights, and which labels they were measured on."""
+    history: list[dict[str, Any]]
+    """What was reported, as in a `Checkpoint`."""
+
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
@@ -160,6 +177,7 @@ class Trainer:
             self.stem.load_state_dict(checkpoint.stem)
         else:
             self._fit_stem(features)
+        _check_validation(validation, self.model)
         self._held_out_features = self._feature_volumes(validation)
         self._validation = tuple(validation)
         self._features = features
@@ -170,6 +188,7 @@ class Trainer:
             self.device,
         )
         self._seen: list[Annotation] = []
+        self._best_weights: dict[str, Tensor] = {}
         self._build_network(checkpoint)
 
     def run(
@@ -187,7 +206,8 @@ class Trainer:
         """
         stop = stop or threading.Event()
         self._start_schedule()
-        self._refresh_annotations()
+        if not self._seen:
+            self._use_annotations([volume.annotation for volume in self.volumes])
         yield self._started()
         if self.plan.warning:
             yield Warned(self.plan.warning)
@@ -209,13 +229,13 @@ class Trainer:
             if time.monotonic() - last_save > self.training.save_every:
                 yield from self._save_and_go_on()
                 last_save = time.monotonic()
-        if self.step % self.training.validate_every:
+        finished = self.progress >= 1
+        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
+        if self.step % self.training.validate_every and reason != "paused":
             yield from self.validate()
         if self.save_to:
             save(self.checkpoint(), self.save_to)
             yield Saved(self.step, str(self.save_to))
-        finished = self.progress >= 1
-        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
         yield Trained(self.step, self.seconds, reason)
 
     @property
@@ -250,7 +270,11 @@ class Trainer:
 
     def validate(self) -> Iterator[TrainingEvent]:
         """Measure the moving average on the held-out labels and keep the best."""
-        scores = self._held_out.measure(self.average, self._autocast())
+        if self.best.get("labels") != self._held_out.fingerprint:
+            # Nothing to compare with: other labels than those are held out now.
+            self.best, self._best_weights = {}, {}
+        with out_of_memory_as_error(OUT_OF_MEMORY):
+            scores = self._held_out.measure(self.average, self._autocast())
         if scores is None:
             return
         mean = scores.mean_iou
@@ -259,7 +283,11 @@ class Trainer:
         is_best = mean >= self.best.get("iou", -1) - BEST_TOLERANCE
         if is_best:
             iou = max(mean, self.best.get("iou", -1))
-            self.best = {"iou": iou, "step": float(self.step)}
+            self.best = {
+                "iou": iou,
+                "step": float(self.step),
+                "labels": self._held_out.fingerprint,
+            }
             self._best_weights = _copied(self.average.state_dict())
         self.history.append(
             {
@@ -309,7 +337,9 @@ class Trainer:
             coordinates = volume.annotation.coordinates
             centre = coordinates[rng.integers(len(coordinates))]
             size = np.minimum(volume.annotation.shape, 32)
-            low = np.clip(centre - size // 2, 0, np.array(volume.annotation.shape) - size)
+            low = np.clip(
+                centre - size // 2, 0, np.array(volume.annotation.shape) - size
+            )
             source = features[labelled[i % len(labelled)]]
             blocks.append(
                 source.read((low - margin).tolist(), (size + 2 * margin).tolist())
@@ -320,22 +350,22 @@ class Trainer:
     def _build_network(self, checkpoint: Checkpoint | None) -> None:
         torch.manual_seed(self.training.seed)
         layout = torch.channels_last_3d
-        self.network = build_network(self.model).to(self.device, memory_format=layout)
+        self.network = build_network(self.model).to(self.device)
+        self.network.to(memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
-        self._best_weights: dict[str, Tensor] = {}
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=self.training.learning_rate,
             weight_decay=self.training.weight_decay,
-            foreach=True,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.dtype == torch.float16
         )
         self.step, self.seconds = 0, 0.0
-        self.schedule: dict[str, float] = {"step": 0, "seconds": 0.0}
-        self.best: dict[str, float] = {}
-        self.history: list[dict[str, Any]] = []
+        self.schedule = {"step": 0, "seconds": 0.0}
+        self.best = {}
+        self.history = []
         if checkpoint:
             self._restore(checkpoint)
 
@@ -346,29 +376,58 @@ class Trainer:
         self.average.load_state_dict(checkpoint.weights["average"])
         self._best_weights = dict(checkpoint.weights.get("best", {}))
         if checkpoint.optimizer:
-            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self._restore_optimizer(checkpoint.optimizer)
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
         self.schedule = {**self.schedule, **checkpoint.schedule}
         self.best = dict(checkpoint.best)
         self.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
 
+    def _restore_optimizer(self, state: dict[str, Any]) -> None:
+        """Take the moments; rates and decays are those of the present settings."""
+        present = self.optimizer.state_dict()
+        try:
+            self.optimizer.load_state_dict({**present, "state": state["state"]})
+            fit = all(
+                self.optimizer.state[p][name].shape == p.shape
+                for p in self.network.parameters()
+                for name in ("exp_avg", "exp_avg_sq")
+                if self.optimizer.state[p]
+            )
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            fit = False
+        if not fit:
+            raise EngineError(
+                "the optimizer's state in the model does not fit its network; the file "
+                "is damaged: segment with it, or train a new model"
+            )
+
     def _start_schedule(self) -> None:
         """Begin a new schedule where the old one is at its end."""
         if self.progress >= 1:
             self.schedule = {"step": self.step, "seconds": self.seconds}
 
-    def _refresh_annotations(self) -> None:
-        """Take the newest annotations, where they changed since the last step."""
+    def _take_annotations(self) -> Iterator[TrainingEvent]:
+        """Take the newest annotations, where they changed and can be trained on."""
         annotations = [volume.annotation for volume in self.volumes]
-        if len(annotations) == len(self._seen) and all(
-            a is b for a, b in zip(annotations, self._seen, strict=True)
-        ):
+        if all(a is b for a, b in zip(annotations, self._seen, strict=True)):
             return
         self._seen = annotations
-        held_features, held = self._held_out_features, [
-            volume.annotation for volume in self._validation
-        ]
+        try:
+            for volume in self.volumes:
+                volume.check()
+            _check_classes(check_annotations(annotations), self.model)
+        except EngineError as error:
+            yield Warned(f"{error}; until then the labels from before are trained on")
+        else:
+            self._use_annotations(annotations)
+
+    def _use_annotations(self, annotations: Sequence[Annotation]) -> None:
+        self._seen = list(annotations)
+        held_features, held = (
+            self._held_out_features,
+            [volume.annotation for volume in self._validation],
+        )
         taught = annotations
         if not self._validation:
             fraction, seed = self.training.validation_fraction, self.training.seed
@@ -396,24 +455,21 @@ class Trainer:
         weights = automatic_class_weights(counts.tolist(), self.training.class_balance)
         return weights.to(self.device)
 
-    def _step_or_shrink(self) -> Iterator[TrainingEvent]:
+    def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
         """Do one step; where memory runs out, with smaller patches."""
+        yield from self._take_annotations()
         while True:
             try:
-                return self._step()  # noqa: B901  the generator's result
+                return self._step()
             except (RuntimeError, MemoryError) as error:
-                stride = self.network.total_stride
-                smaller = self.plan.smaller(stride)
+                smaller = self.plan.smaller(self.model)
                 if not is_out_of_memory(error) or smaller is None:
-                    with out_of_memory_as_error(
-                        "use fewer base_channels, a smaller patch_size or another "
-                        "device"
-                    ):
+                    with out_of_memory_as_error(OUT_OF_MEMORY):
                         raise
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            self.plan = smaller
+            self.plan = self._held_out.plan = smaller
             yield Warned(
                 f"memory ran out: going on with {smaller.batch_size} patches of "
                 f"{smaller.sizes[0]} voxels a step"
@@ -421,7 +477,6 @@ class Trainer:
 
     def _step(self) -> Tensor:
         """Do one step of the optimizer and return its loss."""
-        self._refresh_annotations()
         rng = np.random.default_rng((self.training.seed, self.step))
         batch: Batch = self._batches.draw(self.plan, rng)
         self.network.train()
@@ -512,7 +567,8 @@ class Trainer:
             yield Saved(self.step, str(self.save_to))
 
     def _started(self) -> Started:
-        assert self.model.base_channels and self.model.pooling is not None
+        assert self.model.base_channels
+        assert self.model.pooling is not None
         return Started(
             step=self.step,
             device=describe_device(self.device),
@@ -524,6 +580,26 @@ class Trainer:
             pooling=self.model.pooling,
             labelled_voxels=sum(len(v.annotation) for v in self.volumes),
             held_out_voxels=self._held_out.voxels,
+        )
+
+
+def _check_validation(volumes: Sequence[TrainingVolume], model: ModelConfig) -> None:
+    """Refuse volumes that a model cannot be measured on."""
+    for volume in volumes:
+        channels = volume.image.shape[0]
+        if channels != model.in_channels:
+            raise EngineError(
+                f"{volume.name}: the validation image has {channels} channels but the "
+                f"model takes {model.in_channels}; give one with the same channels"
+            )
+        _check_classes(volume.annotation.n_classes, model)
+
+
+def _check_classes(n_classes: int, model: ModelConfig) -> None:
+    if n_classes > (model.n_classes or 0):
+        raise EngineError(
+            f"the labels go up to class {n_classes} but the model has "
+            f"{model.n_classes} classes; relabel or start a new model"
         )
 
 

@@ -90,7 +90,8 @@ class Level(nn.Module):
     def forward(self, x: Tensor, paddings: Sequence[Sequence[Range]]) -> Tensor:
         """Apply both convolutions to `x`, each with its padding."""
         first, second = paddings
-        return self.second(self.first(x, first), second)
+        x = self.second(self.first(x, first), second)
+        return x
 
 
 class UNet3D(nn.Module):
@@ -213,30 +214,36 @@ class UNet3D(nn.Module):
             list(zip(self.up, self.decoder, skips, strict=True))
         ):
             x = up(x)
-            start = [(n - m) // 2 for n, m in zip(skip.shape[2:], x.shape[2:], strict=True)]
-            skip = _crop(skip, [(a, a + n) for a, n in zip(start, x.shape[2:], strict=True)])
+            start = [
+                (n - m) // 2 for n, m in zip(skip.shape[2:], x.shape[2:], strict=True)
+            ]
+            skip = _crop(
+                skip, [(a, a + n) for a, n in zip(start, x.shape[2:], strict=True)]
+            )
             x = block(torch.cat([skip, x], dim=1), self._encoder_paddings())
         return x
 
     def _decode_region(
         self, x: Tensor, skips: Sequence[Tensor], region: Region | None
     ) -> Tensor:
-        wanted = [region or tuple((0, n) for n in (skips or [x])[0].shape[2:])]
-        inputs = []
+        depth, height, width = (skips or [x])[0].shape[2:]
+        wanted: list[Region] = [region or ((0, depth), (0, height), (0, width))]
+        inputs: list[Region] = []
         for stride, skip in zip(self.pooling, skips, strict=True):
             inputs.append(grow(wanted[-1], 2, skip.shape[2:]))
-            wanted.append(
-                tuple(
-                    (low // s, -(-high // s))
-                    for (low, high), s in zip(inputs[-1], stride, strict=True)
-                )
+            across_z, across_y, across_x = (
+                (low // s, -(-high // s))
+                for (low, high), s in zip(inputs[-1], stride, strict=True)
             )
+            wanted.append((across_z, across_y, across_x))
         x = _crop(x, wanted[-1])
         for level in reversed(range(len(self.pooling))):
             x = self.up[level](x)
             origin = [
                 low * s
-                for (low, _), s in zip(wanted[level + 1], self.pooling[level], strict=True)
+                for (low, _), s in zip(
+                    wanted[level + 1], self.pooling[level], strict=True
+                )
             ]
             box = inputs[level]
             skip = _crop(skips[level], box)
@@ -245,7 +252,9 @@ class UNet3D(nn.Module):
             )
             size = skips[level].shape[2:]
             middle = grow(wanted[level], 1, size)
-            paddings = [_paddings(a, b) for a, b in pairwise([box, middle, wanted[level]])]
+            paddings = [
+                _paddings(a, b) for a, b in pairwise([box, middle, wanted[level]])
+            ]
             x = self.decoder[level](torch.cat([skip, x], dim=1), paddings)
         return x
 

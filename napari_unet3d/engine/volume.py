@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .normalize import IntensityStatistics
-from .stem import FilterStem
+from .normalize import check_finite
+
+if TYPE_CHECKING:
+    from .normalize import IntensityStatistics
+    from .stem import FilterStem
 
 BLOCK = 64
 """Edge, in voxels, of the blocks that responses are computed and kept in."""
+
+LARGEST_HALF = 65504.0
+"""Largest number in half precision; a speck may be brighter than that."""
 
 CACHE_BYTES = 2 * 2**30
 """Memory for blocks of responses, of all channels together."""
@@ -62,7 +68,7 @@ class FeatureVolume:
         return features
 
     def read(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
-        """Read normalised grey values (C, Z, Y, X) of a box, which may reach outside."""
+        """Read normalised grey values (C, Z, Y, X) of a box; it may reach outside."""
         inner, paddings = [], []
         for a, s, n in zip(low, size, self.shape, strict=True):
             first, last = min(max(a, 0), n - 1), max(min(a + s, n), 1)
@@ -70,6 +76,8 @@ class FeatureVolume:
             inner.append(slice(first, last))
             paddings.append((max(0, first - a), max(0, a + s - last)))
         values = self.statistics.apply(np.asarray(self.image[(slice(None), *inner)]))
+        # The statistics are those of a sample; a single NaN spreads far.
+        check_finite(values, inner[0].start)
         if any(before or after for before, after in paddings):
             values = np.pad(values, [(0, 0), *paddings], mode="edge")
         # A box wholly outside is only the border; padding made it too long.
@@ -84,7 +92,8 @@ class FeatureVolume:
             (self.stem.out_channels, *size), dtype=torch.float32, device=self.device
         )
         ranges = [
-            range(a // BLOCK, -(-(a + s) // BLOCK)) for a, s in zip(low, size, strict=True)
+            range(a // BLOCK, -(-(a + s) // BLOCK))
+            for a, s in zip(low, size, strict=True)
         ]
         for i in ranges[0]:
             for j in ranges[1]:
@@ -95,7 +104,9 @@ class FeatureVolume:
                         first = max(a, block * BLOCK)
                         last = min(a + s, (block + 1) * BLOCK)
                         target.append(slice(first - a, last - a))
-                        source.append(slice(first - block * BLOCK, last - block * BLOCK))
+                        source.append(
+                            slice(first - block * BLOCK, last - block * BLOCK)
+                        )
                     out[(slice(None), *target)] = self._block(key)[
                         (slice(None), *source)
                     ]
@@ -105,7 +116,8 @@ class FeatureVolume:
         found = self._blocks.get(key)
         if found is None:
             # Half precision halves the memory; training does not notice.
-            found = self.compute([k * BLOCK for k in key], [BLOCK] * 3).half()
+            found = self.compute([k * BLOCK for k in key], [BLOCK] * 3)
+            found = found.clamp_(-LARGEST_HALF, LARGEST_HALF).half()
             self._blocks[key] = found
             size = found.element_size() * found.nelement()
             while len(self._blocks) * size > CACHE_BYTES and len(self._blocks) > 8:

@@ -6,9 +6,12 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_unet3d.engine.errors import EngineError
 
 from .location import listed, nearest
+from .mapped import MappedWriter, reserve
 from .sentences import extra, unreadable
 from .units import converted, known_unit, positive_spacing
 from .volume import Stored
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 # HDF5 reports damage as OSError, KeyError or RuntimeError; h5py adds the others where
 # a type or a size is not one that numpy has.
 _ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
-_CHUNK = 64
-_CACHE = 64 * 2**20
+_LABELS = "DIMENSION_LABELS"
+_HEADERS = 2**16
 
 
 def read(location: Location) -> Stored:
@@ -109,7 +112,7 @@ def _chosen(h5py: Any, file: Any, location: Location) -> Any:
 def _physical_size(dataset: Any) -> tuple[Spacing | None, str | None]:
     for key in ("spacing", "element_size_um"):
         value = dataset.attrs.get(key)
-        spacing = None if value is None else positive_spacing(list(_flat(value)))
+        spacing = None if value is None else positive_spacing(_flat(value))
         if spacing is not None:
             plain = dataset.attrs.get("unit") if key == "spacing" else "micrometer"
             if isinstance(plain, bytes):
@@ -118,8 +121,9 @@ def _physical_size(dataset: Any) -> tuple[Spacing | None, str | None]:
     return None, None
 
 
-def _flat(value: Any) -> Any:
-    return value.ravel() if hasattr(value, "ravel") else [value]
+def _flat(value: Any) -> list[Any]:
+    values: list[Any] = np.atleast_1d(value).ravel().tolist()
+    return values
 
 
 def _axes(dataset: Any) -> str | None:
@@ -131,14 +135,18 @@ def _axes(dataset: Any) -> str | None:
             keys = []
         if len(keys) == dataset.ndim:
             return "".join(str(key)[:1].upper() or "Q" for key in keys)
-    labels = [dimension.label.upper() for dimension in dataset.dims]
-    if any(labels):
+    # The attribute behind `dataset.dims`, whose C functions crash on damaged files
+    labels = [str(label).upper() for label in _flat(dataset.attrs.get(_LABELS, ()))]
+    if any(labels) and len(labels) == dataset.ndim:
         return "".join(a if len(a) == 1 else "Q" for a in labels)
     return None
 
 
-def create(path: Path, layout: Layout) -> Hdf5Writer:
-    """Create an HDF5 file with one compressed dataset, to be filled.
+def create(path: Path, layout: Layout) -> MappedWriter:
+    """Create an HDF5 file with one dataset, its room on the disk taken, to be filled.
+
+    The numbers lie uncompressed in one piece and are written past HDF5, which cannot
+    close a file, and may end the process, once the disk is full.
 
     Raises
     ------
@@ -146,45 +154,39 @@ def create(path: Path, layout: Layout) -> Hdf5Writer:
         If h5py is missing.
     """
     h5py = extra("h5py", "hdf5", "HDF5")
-    # A row of chunks is kept in memory, so that blocks that end within chunks do not
-    # compress them again and again.
-    file = h5py.File(path, "w", rdcc_nbytes=_CACHE)
-    dataset = file.create_dataset(
-        layout.inner,
-        shape=layout.shape,
-        dtype=layout.dtype,
-        chunks=tuple(
-            1 if axis == "C" else min(_CHUNK, length)
-            for axis, length in zip(layout.axes, layout.shape, strict=True)
-        ),
-        compression="gzip",
-        compression_opts=1,
-        fillvalue=0,
+    with path.open("wb") as file:
+        reserve(file, 0, layout.nbytes + _HEADERS)
+    with h5py.File(path, "w") as file:
+        dataset = _empty(h5py, file, layout)
+        for dimension, axis in zip(dataset.dims, layout.axes.lower(), strict=True):
+            dimension.label = axis
+        if layout.spacing is not None:
+            dataset.attrs["spacing"] = layout.spacing
+            if layout.unit is not None:
+                dataset.attrs["unit"] = layout.unit
+                dataset.attrs["element_size_um"] = converted(
+                    layout.spacing, layout.unit, "micrometer"
+                )
+        offset = dataset.id.get_offset()
+    with path.open("r+b") as file:
+        reserve(file, offset, layout.nbytes)
+    return MappedWriter(path, layout, offset)
+
+
+def _empty(h5py: Any, file: Any, layout: Layout) -> Any:
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    linked = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    linked.set_create_intermediate_group(True)
+    linked.set_char_encoding(h5py.h5t.CSET_UTF8)
+    return h5py.Dataset(
+        h5py.h5d.create(
+            file.id,
+            layout.inner.encode(),
+            h5py.h5t.py_create(layout.dtype, logical=True),
+            h5py.h5s.create_simple(layout.shape),
+            made,
+            linked,
+        )
     )
-    for dimension, axis in zip(dataset.dims, layout.axes.lower(), strict=True):
-        dimension.label = axis
-    if layout.spacing is not None:
-        dataset.attrs["spacing"] = layout.spacing
-        if layout.unit is not None:
-            dataset.attrs["unit"] = layout.unit
-            dataset.attrs["element_size_um"] = converted(
-                layout.spacing, layout.unit, "micrometer"
-            )
-    return Hdf5Writer(file, dataset)
-
-
-class Hdf5Writer:
-    """An HDF5 file that is open for writing, and its dataset."""
-
-    def __init__(self, file: Any, dataset: Any) -> None:
-        self._file = file
-        self.array = dataset
-
-    def finish(self) -> None:
-        """Bring everything to the disk and release the file."""
-        self._file.flush()
-        self.close()
-
-    def close(self) -> None:
-        """Release the file, whatever its state."""
-        self._file.close()

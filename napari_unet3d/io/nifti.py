@@ -21,6 +21,8 @@ from .volume import Stored
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from .layout import Layout
     from .location import Location
     from .volume import Spacing
@@ -30,6 +32,7 @@ _CODES = {name: code for code, name in _UNITS.items()}
 _COMMENT = 6  # NIfTI's code of an extension that holds text
 _KEY = "napari-unet3d"
 _MOST_LENGTH = 2**15 - 1
+_BLOCK = 2**22
 
 # What damage brings besides nibabel's own errors
 _ERRORS = (
@@ -69,7 +72,7 @@ def read(location: Location) -> Stored:
         image = nibabel.load(location.path, mmap="r")
         header = image.header
         slope, offset = header.get_slope_inter()
-        array = image.dataobj.get_unscaled()
+        array = _numbers(image, location.path)
         spacing, unit, axes = _described(header, array.shape)
         placed = header["sform_code"] > 0 or header["qform_code"] > 0
         affine = tuple(map(tuple, image.affine.tolist())) if placed else None
@@ -83,6 +86,19 @@ def read(location: Location) -> Stored:
         scale=(float(slope), float(offset)) if scaled else None,
         errors=errors,
     )
+
+
+def _numbers(image: Any, path: Path) -> NDArray[Any]:
+    numbers: NDArray[Any]
+    if path.suffix.lower() != ".gz":
+        numbers = image.dataobj.get_unscaled()
+        return numbers
+    with gzip.open(path) as stream:
+        numbers = type(image).from_stream(stream).dataobj.get_unscaled()
+        # The checksum is compared at the end of the file, behind the numbers.
+        while stream.read(_BLOCK):
+            pass
+    return numbers
 
 
 def _described(
@@ -193,7 +209,7 @@ class GzipWriter(MappedWriter):
         packed = self._path.with_name(self._path.name + ".gz")
         try:
             with self._path.open("rb") as plain, gzip.open(packed, "wb", 1) as file:
-                shutil.copyfileobj(plain, file, 1 << 22)
+                shutil.copyfileobj(plain, file, _BLOCK)
             packed.replace(self._path)
         finally:
             packed.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .location import Location
 
+# The header is a Python literal: damage brings the errors of Python's parser.
+_ERRORS = (
+    *(OSError, ValueError, EOFError, SyntaxError, TokenError),
+    *(TypeError, OverflowError, MemoryError, RecursionError),
+)
+
 
 def read(location: Location) -> Stored:
     """Open a .npy file without reading its numbers."""
-    with unreadable(location.source, (OSError, ValueError, EOFError), "NumPy"):
+    with unreadable(location.source, _ERRORS, "NumPy"):
         array = np.lib.format.open_memmap(location.path, mode="r")
-    return Stored(array)
+    return Stored(array, errors=_ERRORS)
 
 
 def create(path: Path, layout: Layout) -> MappedWriter:

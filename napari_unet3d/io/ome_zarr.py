@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any, cast
 
 import zarr
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from .volume import ArrayLike, Spacing
 
 # zarr's own errors are ValueErrors or OSErrors; damaged metadata and chunks bring the
-# others from its parsers and codecs.
-_ERRORS = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError)
+# others from its parsers and from the C code of its codecs.
+_ERRORS = (
+    *(OSError, ValueError, RuntimeError, SystemError, MemoryError, zlib.error),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, RecursionError),
+)
 _CHUNK = 64
 
 

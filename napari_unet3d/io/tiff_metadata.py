@@ -83,11 +83,11 @@ def _shaped_size(metadata: dict[str, Any]) -> Size:
 def imagej_fits(layout: Layout) -> bool:
     """Tell whether ImageJ's variant of TIFF can hold an array and its spacing."""
     # A classic TIFF is full at 4 GB, headers included; a resolution is a fraction of
-    # 32-bit numbers; and tifffile does not know a hyperstack of single voxels again.
+    # 32-bit numbers; and tifffile takes a last axis of length 1 for a colour.
     return (
         layout.dtype.name in ("uint8", "uint16", "float32")
         and layout.nbytes < CLASSIC_SIZE
-        and layout.shape[-2:] != (1, 1)
+        and layout.shape[-1] > 1
         and all(1e-9 < size < 1e9 for size in layout.spacing or ())
     )
 

@@ -119,9 +119,12 @@ def test_imagej_sizes_in_different_units_come_in_one(path):
         ),
         (
             {
-                **{"PhysicalSizeX": 4, "PhysicalSizeXUnit": "nm"},
-                **{"PhysicalSizeY": 4, "PhysicalSizeYUnit": "nm"},
-                **{"PhysicalSizeZ": 0.05, "PhysicalSizeZUnit": "µm"},
+                "PhysicalSizeX": 4,
+                "PhysicalSizeXUnit": "nm",
+                "PhysicalSizeY": 4,
+                "PhysicalSizeYUnit": "nm",
+                "PhysicalSizeZ": 0.05,
+                "PhysicalSizeZUnit": "µm",
             },
             (50, 4, 4),
             "nanometer",
