@@ -103,7 +103,9 @@ def print_table(rows):
             iou = _median(mine, method, budget, "mean_foreground_iou")
             seconds = _median(mine, method, budget, "seconds")
             title = method + (f", {budget:g} min" if budget else "")
-            print(f"| {name} | {title} | {iou:.3f} | {seconds:.0f} | {iou - forest:+.3f} |")
+            print(
+                f"| {name} | {title} | {iou:.3f} | {seconds:.0f} | {iou - forest:+.3f} |"
+            )
 
 
 def machine():
@@ -146,7 +148,12 @@ def main(arguments=None):
     rows = []
     for case in cases:
         rows += measure(
-            case, options.slices, options.minutes, options.seeds, model, options.precision
+            case,
+            options.slices,
+            options.minutes,
+            options.seeds,
+            model,
+            options.precision,
         )
     print_table(rows)
     if options.json:
@@ -156,7 +163,9 @@ def main(arguments=None):
 
 def _median(rows, method, minutes, name):
     values = [
-        row[name] for row in rows if row["method"] == method and row["minutes"] == minutes
+        row[name]
+        for row in rows
+        if row["method"] == method and row["minutes"] == minutes
     ]
     return statistics.median(values)
 

@@ -1,6 +1,6 @@
 """Draw the network's architecture, from the network itself.
 
-    python docs/draw_architecture.py [docs/images/architecture.png]
+python docs/draw_architecture.py [docs/images/architecture.png]
 """
 
 from __future__ import annotations
@@ -26,13 +26,28 @@ def draw(path: str) -> None:
     for level, block in enumerate(network.encoder):
         first, second = block.first.conv, block.second.conv
         x = 2.0 * level
-        down.append(_level(axes, x, level, [first.in_channels, first.out_channels, second.out_channels]))
+        down.append(
+            _level(
+                axes,
+                x,
+                level,
+                [first.in_channels, first.out_channels, second.out_channels],
+            )
+        )
     depth = len(network.encoder)
     for level in reversed(range(depth - 1)):
         block = network.decoder[level]
         first, second = block.first.conv, block.second.conv
         x = 2.0 * (2 * depth - 2 - level) + 0.4
-        up.insert(0, _level(axes, x, level, [first.in_channels, first.out_channels, second.out_channels]))
+        up.insert(
+            0,
+            _level(
+                axes,
+                x,
+                level,
+                [first.in_channels, first.out_channels, second.out_channels],
+            ),
+        )
     for level in range(depth - 1):
         _arrow(axes, down[level][1], down[level + 1][0], RED)
         source = up[level + 1][1] if level + 1 < depth - 1 else down[-1][1]
@@ -53,7 +68,9 @@ def draw(path: str) -> None:
             ha="center", fontsize=7,
         )  # fmt: skip
     right = up[0][1]
-    axes.add_patch(Rectangle((right[0] + 0.35, right[1] - 0.35), 0.09, 0.7, color=ORANGE))
+    axes.add_patch(
+        Rectangle((right[0] + 0.35, right[1] - 0.35), 0.09, 0.7, color=ORANGE)
+    )
     axes.text(right[0] + 0.4, right[1] + 0.42, "K", ha="center", fontsize=8)
     axes.text(right[0] + 0.4, right[1] - 0.62, "logits", ha="center", fontsize=8)
     axes.text(down[0][0][0], down[0][0][1] - 0.62, "image", ha="center", fontsize=8)
@@ -64,14 +81,16 @@ def draw(path: str) -> None:
     figure.savefig(path, bbox_inches="tight", facecolor="white")
 
 
-def _level(axes, x: float, level: int, channels: list[int]):  # noqa: ANN202
+def _level(axes, x: float, level: int, channels: list[int]):
     """Draw the feature maps of a level; return the points arrows start and end at."""
     y, height = -1.35 * level, 0.7 * 0.82**level
     for k, count in enumerate(channels):
         left = x + 0.5 * k
         width = 0.05 + 0.1 * (count / 512) ** 0.5
         axes.add_patch(Rectangle((left, y - height / 2), width, height, color=BLUE))
-        axes.text(left + width / 2, y + height / 2 + 0.07, count, ha="center", fontsize=8)
+        axes.text(
+            left + width / 2, y + height / 2 + 0.07, count, ha="center", fontsize=8
+        )
         if k:
             before = left - 0.5 + 0.05 + 0.1 * (channels[k - 1] / 512) ** 0.5
             axes.annotate(
@@ -81,7 +100,7 @@ def _level(axes, x: float, level: int, channels: list[int]):  # noqa: ANN202
     return (x, y), (x + 1.0 + 0.05 + 0.1 * (channels[-1] / 512) ** 0.5, y)
 
 
-def _arrow(axes, start, end, color) -> None:  # noqa: ANN001
+def _arrow(axes, start, end, color) -> None:
     axes.add_patch(
         FancyArrowPatch(
             start, end, arrowstyle="-|>", mutation_scale=10, color=color, linewidth=1.4
@@ -89,7 +108,7 @@ def _arrow(axes, start, end, color) -> None:  # noqa: ANN001
     )
 
 
-def _legend(axes) -> None:  # noqa: ANN001
+def _legend(axes) -> None:
     entries = [
         ("black", "3×3×3 convolution, batch normalisation, ReLU"),
         (RED, "maximum pooling, at most 2×2×2, as the spacing asks"),

@@ -39,9 +39,7 @@ def tubules(
     """
     rng = np.random.default_rng(seed)
     radius = _paths(shape, rng)
-    distance, nearest = ndimage.distance_transform_edt(
-        radius == 0, return_indices=True
-    )
+    distance, nearest = ndimage.distance_transform_edt(radius == 0, return_indices=True)
     own = radius[tuple(nearest)]
     truth = np.ones(shape, np.uint8)
     truth[distance < own] = 2

@@ -67,7 +67,9 @@ def run(options: argparse.Namespace) -> None:
         f"a generated volume of {' × '.join(map(str, image.shape))} voxels, three "
         f"slices annotated ({share:.1%} of the voxels)"
     )
-    schedule = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
+    schedule = (
+        {"steps": options.steps} if options.steps else {"minutes": options.minutes}
+    )
     pair = {
         "image": str(folder / "image.tif"),
         "labels": str(folder / "annotation.tif"),

@@ -90,7 +90,9 @@ def describe_annotation(annotation: Annotation) -> str:
     lines = [
         f"labelled: {len(annotation):,} of {int(total):,} voxels "
         f"({100 * len(annotation) / total:.2f} %)",
-        "  ".join(["slice   ", *(f"{f'class {k}':>10}" for k in range(1, n_classes + 1))]),
+        "  ".join(
+            ["slice   ", *(f"{f'class {k}':>10}" for k in range(1, n_classes + 1))]
+        ),
     ]
     normals, coordinates = annotation.normals, annotation.coordinates
     for axis, position, _ in annotation.slices():
@@ -137,7 +139,9 @@ def save_gallery(
                 patch[0].numpy(), labels.numpy(), centre, model.spacing
             )
         where = ", ".join(map(str, location.anchor))
-        evaluated = choose_region(labels[None], location.normal, [centre[location.normal]])
+        evaluated = choose_region(
+            labels[None], location.normal, [centre[location.normal]]
+        )
         rows.append(
             (
                 f"around voxel ({where}) of the slice across "
@@ -146,9 +150,9 @@ def save_gallery(
             )
         )
     save_table(
-        path, rows, [f"{name} as it is" for name in PLANES] + [
-            f"{name} varied" for name in PLANES
-        ]
+        path,
+        rows,
+        [f"{name} as it is" for name in PLANES] + [f"{name} varied" for name in PLANES],
     )
 
 
@@ -167,9 +171,7 @@ def _inspect_data(options: argparse.Namespace) -> None:
     print(f"image: {volume.data.shape} {volume.data.dtype}, spacing {volume.spacing}")
     print(describe_annotation(annotation))
     if options.output:
-        save_gallery(
-            options.output, volume, annotation, config.model, config.training
-        )
+        save_gallery(options.output, volume, annotation, config.model, config.training)
         print(f"wrote {options.output}")
 
 

@@ -39,7 +39,9 @@ class Reporter:
     def __call__(self, event: TrainingEvent | Segmented) -> None:
         """Show an event."""
         if isinstance(event, Started):
-            held = f", {event.held_out_voxels} held out" if event.held_out_voxels else ""
+            held = (
+                f", {event.held_out_voxels} held out" if event.held_out_voxels else ""
+            )
             self._line(
                 f"{event.device} ({event.precision}): {event.n_parameters:,} "
                 f"parameters, base {event.base_channels}, "

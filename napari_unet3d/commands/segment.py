@@ -21,7 +21,9 @@ from .settings import add_flags, build_run, given_flags
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.add_argument("--model", required=True, metavar="FILE", help="trained model")
-    parser.add_argument("--image", required=True, metavar="FILE", help="volume to segment")
+    parser.add_argument(
+        "--image", required=True, metavar="FILE", help="volume to segment"
+    )
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="segmentation, classes 1 to K"
     )

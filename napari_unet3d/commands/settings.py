@@ -40,7 +40,8 @@ class DataConfig:
 
     train: tuple[Pair, ...] = Field((), description="Sparsely annotated volumes")
     validation: tuple[Pair, ...] = Field(
-        (), description="Volumes to measure on while training, instead of held-out labels"
+        (),
+        description="Volumes to measure on while training, instead of held-out labels",
     )
     test: tuple[Pair, ...] = Field(
         (), description="Volumes to segment and score after the training"
@@ -49,7 +50,8 @@ class DataConfig:
         None, description="Channels of the images to use, from 0 (default: all)"
     )
     axes: str | None = Field(
-        None, description="Meaning of the images' axes, as CZYX (default: as in the file)"
+        None,
+        description="Meaning of the images' axes, as CZYX (default: as in the file)",
     )
     class_names: tuple[str, ...] = Field(
         (), description="Names of the classes 1, 2, ..., separated by commas"

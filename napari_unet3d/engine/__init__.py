@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .errors import EngineError
     from .metrics import Scores, evaluate
     from .segmentation import Segmentation, Segmenter, segment
-    from .training import Trainer, TrainingVolume, train
+    from .training import Trainer, train
+    from .training_data import TrainingVolume
     from .unet import UNet3D
 
 _HOMES = {
@@ -37,7 +38,7 @@ _HOMES = {
     "Segmenter": "segmentation",
     "Trainer": "training",
     "TrainingConfig": "config",
-    "TrainingVolume": "training",
+    "TrainingVolume": "training_data",
     "UNet3D": "unet",
     "evaluate": "metrics",
     "load": "checkpoint",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .sweep import fold_normalization, receptive_margin
+from .sweep import fold_normalization
+from .tiling import even_cores, with_halo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,8 +103,8 @@ def plane_tiles(
     middle = [features.shape[a] / 2 for a in (across, down)]
     tiles = [
         (rows, columns)
-        for rows in _cores(network, features.shape[across], across, edge)
-        for columns in _cores(network, features.shape[down], down, edge)
+        for rows in _cores(network, features, across, edge)
+        for columns in _cores(network, features, down, edge)
     ]
     tiles.sort(
         key=lambda tile: max(
@@ -114,7 +115,7 @@ def plane_tiles(
         core: list[Range] = [(position, position + 1)] * 3
         core[across], core[down] = rows, columns
         box = [
-            _with_halo(network, core[a], a, features.shape[a], halo) for a in range(3)
+            with_halo(network, core[a], a, features.shape[a], halo) for a in range(3)
         ]
         low = [first for first, _ in box]
         block = take(low, [last - first for first, last in box])
@@ -131,36 +132,17 @@ def plane_tiles(
 
 def live_network(trainer: Trainer) -> UNet3D:
     """Return the present average of a training's weights, ready to predict."""
-    network = fold_normalization(trainer.average)
+    network = fold_normalization(trainer.optimization.average)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return network
 
 
 def live_features(trainer: Trainer, volume: int) -> FeatureVolume:
     """Return the features of a training volume; training keeps their blocks."""
-    return trainer._features[volume]
+    return trainer.data.features[volume]
 
 
-def _with_halo(
-    network: UNet3D, core: Range, axis: int, size: int, most: int | None
-) -> Range:
-    """Widen a range by the receptive field, as `Segmenter` does."""
-    stride = network.total_stride[axis]
-    margin = receptive_margin(network.pooling, axis)
-    halo = _round_up(margin if most is None else min(margin, most), stride)
-    beyond = halo if network.padding == "valid" else 0
-    low = core[0] // stride * stride - halo
-    high = _round_up(core[1], stride) + halo
-    return max(-beyond, low), min(_round_up(size, stride) + beyond, high)
-
-
-def _cores(network: UNet3D, size: int, axis: int, edge: int) -> list[Range]:
-    """Cut an axis into even pieces that begin at multiples of the stride."""
-    stride = network.total_stride[axis]
-    pieces = -(-size // edge)
-    step = _round_up(-(-size // pieces), stride)
-    return [(low, min(size, low + step)) for low in range(0, size, step)]
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+def _cores(
+    network: UNet3D, features: FeatureVolume, axis: int, edge: int
+) -> list[Range]:
+    return even_cores((0, features.shape[axis]), edge, network.total_stride[axis])

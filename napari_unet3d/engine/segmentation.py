@@ -22,7 +22,8 @@ from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
 from .planning import valid_size
-from .sweep import fold_normalization, receptive_margin, sweep
+from .sweep import fold_normalization, sweep
+from .tiling import even_cores, receptive_margin, round_up, with_halo
 from .volume import FeatureVolume
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ class Segmenter:
                 f"{image.shape[0]}; choose the channels that it was trained on"
             )
         self.n_classes = model.n_classes or 0
-        self.padding = model.padding
         self._device = choose_device(self.config.device)
         stem = checkpoint.filter_stem().to(self._device)
         self.features = FeatureVolume(
@@ -185,7 +185,10 @@ class Segmenter:
     def _sweep_column(self, core: Region) -> Iterator[tuple[Region, Tensor]]:
         """Sweep one column with its halo, yielding the blocks of its core."""
         strides = self.network.total_stride
-        box = [self._with_halo(core[axis], axis) for axis in range(3)]
+        box = [
+            with_halo(self.network, core[axis], axis, self.shape[axis])
+            for axis in range(3)
+        ]
         low = [first for first, _ in box]
         width = [last - first for first, last in box[1:]]
         step = max(1, SLAB // strides[0]) * strides[0]
@@ -208,37 +211,14 @@ class Segmenter:
                 yield ((first, last), core[1], core[2]), block.float()
             z += logits.shape[2]
 
-    def _with_halo(self, core: tuple[int, int], axis: int) -> tuple[int, int]:
-        """Widen a range by the receptive field, within the (padded) volume."""
-        stride = self.network.total_stride[axis]
-        halo = self._halo(axis)
-        # Unpadded convolutions see the continued image beyond the border instead of
-        # zeros, as if the volume were larger by the halo.
-        beyond = halo if self.padding == "valid" else 0
-        end = _round_up(self.shape[axis], stride) + beyond
-        low = core[0] // stride * stride - halo
-        high = _round_up(core[1], stride) + halo
-        return max(-beyond, low), min(end, high)
-
-    def _halo(self, axis: int) -> int:
-        stride = self.network.total_stride[axis]
-        return _round_up(receptive_margin(self.network.pooling, axis), stride)
-
     def _cores(self, wanted: tuple[int, int], axis: int) -> list[tuple[int, int]]:
-        """Cut a range into cores of columns that fit in memory."""
+        """Cut a range into cores of columns that fit in memory with their halo."""
         stride = self.network.total_stride[axis]
-        edge = self._column_edge() // stride * stride
-        low, high = wanted
-        if high - low <= edge:
-            return [wanted]
-        step = max(stride, edge - 2 * self._halo(axis))
-        # Even pieces: the overlap costs the same however small the last one is.
-        step = _round_up(-(-(high - low) // -(-(high - low) // step)), stride)
-        first = low // stride * stride
-        return [
-            (max(low, start), min(high, start + step))
-            for start in range(first, high, step)
-        ]
+        edge = self._column_edge()
+        if self.shape[axis] > edge:
+            margin = receptive_margin(self.network.pooling, axis)
+            edge = max(stride, edge - 2 * round_up(margin, stride))
+        return even_cores(wanted, edge, stride)
 
     def _column_edge(self) -> int:
         """Edge of the largest square column whose sweep fits in memory."""
@@ -261,7 +241,7 @@ def recompute_statistics(
     """
     stride = network.total_stride
     size = [
-        min(_round_up(n, s), _round_up(edge, s))
+        min(round_up(n, s), round_up(edge, s))
         for n, s in zip(features.shape, stride, strict=True)
     ]
     if network.padding == "valid":
@@ -308,7 +288,3 @@ def _bytes_of_a_sweep(network: UNet3D) -> tuple[float, float]:
     voxel = 4 * (4 * inputs + 16 * base)
     waiting = 2 * receptive_margin(network.pooling, 0)
     return voxel, 4 * 2 * base * waiting
-
-
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple

@@ -149,23 +149,3 @@ class _StreamedLevel:
 def _streamed(level: nn.Module) -> list[_StreamedConvolution]:
     assert isinstance(level, Level)
     return [_StreamedConvolution(level.first), _StreamedConvolution(level.second)]
-
-
-def receptive_margin(pooling: Sequence[Sequence[int]], axis: int) -> int:
-    """Voxels around an aligned block that its logits depend on, along an axis.
-
-    A block is aligned when it begins and ends at multiples of the total stride.
-
-    Examples
-    --------
-    >>> receptive_margin([(2, 2, 2)] * 3, axis=0)
-    46
-    """
-    margin = 0
-    strides = [stride[axis] for stride in pooling]
-    for stride in strides:
-        margin = -(-(margin + 2) // stride)
-    margin += 2
-    for stride in reversed(strides):
-        margin = margin * stride + 2
-    return margin

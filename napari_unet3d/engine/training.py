@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .annotation import Annotation, check_annotations
-from .batches import Batch, BatchSource
-from .checkpoint import Checkpoint, build_network, build_stem, save
-from .config import ModelConfig, Spacing, TrainingConfig
+from .annotation import check_annotations
+from .checkpoint import Checkpoint, Weights, build_stem, save
+from .config import ModelConfig, TrainingConfig
 from .device import (
     choose_device,
     choose_precision,
@@ -29,51 +23,20 @@ from .device import (
 )
 from .errors import EngineError
 from .events import Saved, Started, StepDone, Trained, TrainingEvent, Validated, Warned
-from .loss import automatic_class_weights, sparse_loss
-from .normalize import IntensityStatistics, as_channels_first
+from .optimization import Optimization, Schedule, copied
 from .planning import plan_patches, resolve_model
-from .validation import HeldOut
-from .volume import FeatureVolume
+from .training_data import TrainingData, TrainingVolume
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BEST_TOLERANCE = 0.05
-"""Newer weights replace the best ones unless their IoU is lower by more than this."""
+"""Newer weights replace the best ones unless their IoU is lower by more than this.
 
-OUT_OF_MEMORY = "use fewer base_channels, a smaller patch_size or another device"
-
-
-@dataclass
-class TrainingVolume:
-    """A sparsely annotated volume.
-
-    Parameters
-    ----------
-    image : (Z, Y, X) or (C, Z, Y, X) array-like
-        Read in boxes; need not fit in memory.
-    annotation : Annotation
-        May be replaced while training goes on: the next step uses the new one.
-    spacing : (float, float, float), optional
-        Size of a voxel ZYX.
-    name : str
-        What to call it in messages.
-    """
-
-    image: Any
-    annotation: Annotation
-    spacing: Spacing | None = None
-    name: str = "image"
-
-    def __post_init__(self) -> None:
-        self.image = as_channels_first(self.image)
-        self.check()
-
-    def check(self) -> None:
-        """Refuse an annotation of another shape than the image."""
-        shape = tuple(int(n) for n in self.image.shape[1:])
-        if self.annotation.shape != shape:
-            raise EngineError(
-                f"{self.name}: the labels have shape {self.annotation.shape} but the "
-                f"image has {shape}; labels and image must have the same grid"
-            )
+The figures of a few hundred held-out voxels vary by some hundredths from one
+measurement to the next while the segmentation hardly changes; what must be caught is a
+training that collapses.
+"""
 
 
 def train(
@@ -132,17 +95,6 @@ class Trainer:
         Where the data cannot be trained on or do not fit the checkpoint.
     """
 
-    step: int
-    """Steps done, earlier sessions of the model included."""
-    seconds: float
-    """Time trained so far, likewise."""
-    schedule: dict[str, float]
-    """Step and second at which the learning rate's schedule began."""
-    best: dict[str, float]
-    """Step and IoU of the best weights, and which labels they were measured on."""
-    history: list[dict[str, Any]]
-    """What was reported, as in a `Checkpoint`."""
-
     def __init__(
         self,
         volumes: Sequence[TrainingVolume],
@@ -157,39 +109,48 @@ class Trainer:
         save_to: str | Path | None = None,
     ) -> None:
         self.training = training or TrainingConfig()
+        self.save_to = save_to
         self.device = choose_device(self.training.device)
         self.dtype = choose_precision(self.device, self.training.precision)
-        self.volumes = list(volumes)
-        self.save_to = save_to
-        self.unit = unit
-        n_classes = check_annotations([v.annotation for v in self.volumes])
+        shapes = [volume.image.shape for volume in volumes]
         self.model = resolve_model(
             checkpoint.model if checkpoint else model or ModelConfig(),
-            [volume.image.shape for volume in self.volumes],
-            [volume.spacing for volume in self.volumes],
-            n_classes,
+            shapes,
+            [volume.spacing for volume in volumes],
+            check_annotations([volume.annotation for volume in volumes]),
             self.device,
         )
-        self._name_classes(class_names, class_colors, checkpoint)
         self.stem = build_stem(self.model).to(self.device)
-        features = self._feature_volumes(self.volumes)
-        if checkpoint:
-            self.stem.load_state_dict(checkpoint.stem)
-        else:
-            self._fit_stem(features)
-        _check_validation(validation, self.model)
-        self._held_out_features = self._feature_volumes(validation)
-        self._validation = tuple(validation)
-        self._features = features
-        self.plan = plan_patches(
-            self.training,
-            self.model,
-            [volume.image.shape for volume in self.volumes],
-            self.device,
+        self.data = TrainingData(
+            volumes, validation, self.stem, self.model, self.training
         )
-        self._seen: list[Annotation] = []
-        self._best_weights: dict[str, Tensor] = {}
-        self._build_network(checkpoint)
+        self.plan = plan_patches(self.training, self.model, shapes, self.device)
+        self.optimization = Optimization(
+            self.model, self.training, self.device, self.dtype
+        )
+        self.schedule = Schedule(self.training)
+        self.best: dict[str, float] = {}
+        self.history: list[dict[str, Any]] = []
+        self.unit = unit
+        self._best_weights: Weights = {}
+        if checkpoint:
+            self._restore(checkpoint)
+            class_names = class_names or checkpoint.class_names
+            class_colors = class_colors or checkpoint.class_colors
+        else:
+            self.data.fit_stem(self.stem)
+        self.class_names = _named(class_names, self.model.n_classes or 0)
+        self.class_colors = tuple(class_colors)
+
+    @property
+    def step(self) -> int:
+        """Steps trained, earlier sessions of the model included."""
+        return self.schedule.step
+
+    @property
+    def seconds(self) -> float:
+        """Seconds trained, earlier sessions of the model included."""
+        return self.schedule.seconds
 
     def run(
         self, stop: threading.Event | None = None, stop_after: int | None = None
@@ -205,271 +166,105 @@ class Trainer:
             resuming goes on exactly.
         """
         stop = stop or threading.Event()
-        self._start_schedule()
-        if not self._seen:
-            self._use_annotations([volume.annotation for volume in self.volumes])
+        self.schedule.begin()
+        self.data.refresh(self.plan)
         yield self._started()
         if self.plan.warning:
             yield Warned(self.plan.warning)
         first, last_event, last_save = self.step, 0.0, time.monotonic()
-        while self.progress < 1 and not stop.is_set():
+        every = self.training.validate_every
+        while self.schedule.progress < 1 and not stop.is_set():
             if stop_after is not None and self.step - first >= stop_after:
                 break
-            began = time.monotonic()
-            loss = yield from self._step_or_shrink()
-            self.seconds += time.monotonic() - began
+            loss = yield from self._timed(self._step_or_shrink())
             # Reading the loss waits for the device: not at every step of a GPU.
             if self.device.type == "cpu" or time.monotonic() - last_event > 0.1:
                 last_event = time.monotonic()
                 yield self._step_done(loss)
-            if self.step % self.training.validate_every == 0:
-                began = time.monotonic()
-                yield from self.validate()
-                self.seconds += time.monotonic() - began
+            if self.step % every == 0:
+                yield from self._timed(self.validate())
             if time.monotonic() - last_save > self.training.save_every:
                 yield from self._save_and_go_on()
                 last_save = time.monotonic()
-        finished = self.progress >= 1
-        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
-        if self.step % self.training.validate_every and reason != "paused":
+        finished = self.schedule.progress >= 1
+        if self.step % every:
             yield from self.validate()
         if self.save_to:
             save(self.checkpoint(), self.save_to)
             yield Saved(self.step, str(self.save_to))
+        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
         yield Trained(self.step, self.seconds, reason)
-
-    @property
-    def progress(self) -> float:
-        """Share of the schedule that is done."""
-        if self.training.steps:
-            return (self.step - self.schedule["step"]) / self.training.steps
-        minutes = self.training.minutes or 3.0
-        return (self.seconds - self.schedule["seconds"]) / (60 * minutes)
 
     def checkpoint(self) -> Checkpoint:
         """Return the present state; its tensors are copies."""
+        state = self.optimization.state()
+        state["weights"]["best"] = dict(self._best_weights)
         return Checkpoint(
             model=self.model,
             training=self.training,
-            weights={
-                "latest": _copied(self.network.state_dict()),
-                "average": _copied(self.average.state_dict()),
-                "best": dict(self._best_weights),
-            },
-            stem=_copied(self.stem.state_dict()),
+            stem=copied(self.stem.state_dict()),
             class_names=self.class_names,
             class_colors=self.class_colors,
             unit=self.unit,
             step=self.step,
             seconds=self.seconds,
-            schedule=dict(self.schedule),
+            schedule=dict(self.schedule.start),
             best=dict(self.best),
-            optimizer=copy.deepcopy(self.optimizer.state_dict()),
             history=list(self.history),
+            **state,
         )
 
-    def validate(self) -> Iterator[TrainingEvent]:
+    def validate(self) -> Generator[TrainingEvent, None, None]:
         """Measure the moving average on the held-out labels and keep the best."""
-        if self.best.get("labels") != self._held_out.fingerprint:
-            # Nothing to compare with: other labels than those are held out now.
-            self.best, self._best_weights = {}, {}
-        with out_of_memory_as_error(OUT_OF_MEMORY):
-            scores = self._held_out.measure(self.average, self._autocast())
+        scores = self.data.held_out.measure(
+            self.optimization.average, self.optimization.autocast()
+        )
         if scores is None:
             return
-        mean = scores.mean_iou
-        # While the rate is high newer weights are rarely worse than older ones by
-        # more than chance, so they are kept unless they clearly are.
-        is_best = mean >= self.best.get("iou", -1) - BEST_TOLERANCE
+        mean, best = scores.mean_iou, self.best.get("iou", -1.0)
+        is_best = mean >= best - BEST_TOLERANCE
         if is_best:
-            iou = max(mean, self.best.get("iou", -1))
-            self.best = {
-                "iou": iou,
-                "step": float(self.step),
-                "labels": self._held_out.fingerprint,
-            }
-            self._best_weights = _copied(self.average.state_dict())
-        self.history.append(
-            {
-                "step": self.step,
-                "seconds": self.seconds,
-                "iou": [float(value) for value in scores.iou],
-                "mean_iou": mean,
-            }
-        )
-        yield Validated(
-            self.step, self.seconds, tuple(scores.iou.tolist()), mean, is_best
-        )
-
-    def _name_classes(
-        self,
-        names: Sequence[str],
-        colors: Sequence[str],
-        checkpoint: Checkpoint | None,
-    ) -> None:
-        count = self.model.n_classes or 0
-        if checkpoint and not names:
-            names, colors = checkpoint.class_names, checkpoint.class_colors
-        defaults = ["background", *(f"class {k}" for k in range(2, count + 1))]
-        self.class_names = (*names, *defaults[len(names) :])[:count]
-        self.class_colors = tuple(colors)
-
-    def _feature_volumes(
-        self, volumes: Sequence[TrainingVolume]
-    ) -> list[FeatureVolume]:
-        return [
-            FeatureVolume(
-                volume.image, IntensityStatistics.from_image(volume.image), self.stem
-            )
-            for volume in volumes
-        ]
-
-    def _fit_stem(self, features: Sequence[FeatureVolume]) -> None:
-        """Standardise the responses over boxes around labelled voxels."""
-        if not self.stem.scales:
-            return
-        rng = np.random.default_rng(self.training.seed)
-        margin = np.array(self.stem.margin)
-        labelled = [i for i, v in enumerate(self.volumes) if len(v.annotation)]
-        blocks = []
-        for i in range(8):
-            volume = self.volumes[labelled[i % len(labelled)]]
-            coordinates = volume.annotation.coordinates
-            centre = coordinates[rng.integers(len(coordinates))]
-            size = np.minimum(volume.annotation.shape, 32)
-            low = np.clip(
-                centre - size // 2, 0, np.array(volume.annotation.shape) - size
-            )
-            source = features[labelled[i % len(labelled)]]
-            blocks.append(
-                source.read((low - margin).tolist(), (size + 2 * margin).tolist())
-            )
-        with torch.no_grad():
-            self.stem.fit(blocks)
-
-    def _build_network(self, checkpoint: Checkpoint | None) -> None:
-        torch.manual_seed(self.training.seed)
-        layout = torch.channels_last_3d
-        self.network = build_network(self.model).to(self.device)
-        self.network.to(memory_format=layout)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).eval()
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.training.learning_rate,
-            weight_decay=self.training.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.dtype == torch.float16
-        )
-        self.step, self.seconds = 0, 0.0
-        self.schedule = {"step": 0, "seconds": 0.0}
-        self.best = {}
-        self.history = []
-        if checkpoint:
-            self._restore(checkpoint)
+            self.best = {"iou": max(mean, best), "step": float(self.step)}
+            self._best_weights = copied(self.optimization.average.state_dict())
+        iou = scores.iou.tolist()
+        self._record(iou=iou, mean_iou=mean)
+        yield Validated(self.step, self.seconds, tuple(iou), mean, is_best)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self.network.load_state_dict(
-            checkpoint.weights.get("latest") or checkpoint.weights["average"]
-        )
-        self.average.load_state_dict(checkpoint.weights["average"])
+        self.stem.load_state_dict(checkpoint.stem)
+        self.optimization.restore(checkpoint)
         self._best_weights = dict(checkpoint.weights.get("best", {}))
-        if checkpoint.optimizer:
-            self._restore_optimizer(checkpoint.optimizer)
-        self.step, self.seconds = checkpoint.step, checkpoint.seconds
-        self.schedule = {**self.schedule, **checkpoint.schedule}
+        self.schedule.step = checkpoint.step
+        self.schedule.seconds = checkpoint.seconds
+        self.schedule.start |= checkpoint.schedule
         self.best = dict(checkpoint.best)
         self.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
 
-    def _restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Take the moments; rates and decays are those of the present settings."""
-        present = self.optimizer.state_dict()
-        try:
-            self.optimizer.load_state_dict({**present, "state": state["state"]})
-            fit = all(
-                self.optimizer.state[p][name].shape == p.shape
-                for p in self.network.parameters()
-                for name in ("exp_avg", "exp_avg_sq")
-                if self.optimizer.state[p]
-            )
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-            fit = False
-        if not fit:
-            raise EngineError(
-                "the optimizer's state in the model does not fit its network; the file "
-                "is damaged: segment with it, or train a new model"
-            )
-
-    def _start_schedule(self) -> None:
-        """Begin a new schedule where the old one is at its end."""
-        if self.progress >= 1:
-            self.schedule = {"step": self.step, "seconds": self.seconds}
-
-    def _take_annotations(self) -> Iterator[TrainingEvent]:
-        """Take the newest annotations, where they changed and can be trained on."""
-        annotations = [volume.annotation for volume in self.volumes]
-        if all(a is b for a, b in zip(annotations, self._seen, strict=True)):
-            return
-        self._seen = annotations
-        try:
-            for volume in self.volumes:
-                volume.check()
-            _check_classes(check_annotations(annotations), self.model)
-        except EngineError as error:
-            yield Warned(f"{error}; until then the labels from before are trained on")
-        else:
-            self._use_annotations(annotations)
-
-    def _use_annotations(self, annotations: Sequence[Annotation]) -> None:
-        self._seen = list(annotations)
-        held_features, held = (
-            self._held_out_features,
-            [volume.annotation for volume in self._validation],
-        )
-        taught = annotations
-        if not self._validation:
-            fraction, seed = self.training.validation_fraction, self.training.seed
-            parts = [annotation.split(fraction, seed) for annotation in annotations]
-            taught = [part[0] for part in parts]
-            held_features, held = self._features, [part[1] for part in parts]
-        self._batches = BatchSource(
-            self._features, taught, self.training.augmentation, self.model
-        )
-        self._held_out = HeldOut(held_features, held, self.plan, self.model)
-        self._class_weights = self._choose_class_weights(taught)
-
-    def _choose_class_weights(self, annotations: Sequence[Annotation]) -> Tensor:
-        n_classes = self.model.n_classes or 0
-        given = self.training.class_weights
-        if given is not None:
-            if len(given) != n_classes:
-                raise EngineError(
-                    f"class_weights has {len(given)} values, {given}, but there are "
-                    f"{n_classes} classes; give one weight for each"
-                )
-            return torch.tensor(given, device=self.device)
-        labels = np.concatenate([annotation.labels for annotation in annotations])
-        counts = np.bincount(labels, minlength=n_classes + 1)[1:]
-        weights = automatic_class_weights(counts.tolist(), self.training.class_balance)
-        return weights.to(self.device)
+    def _timed(
+        self, work: Generator[TrainingEvent, None, Any]
+    ) -> Generator[TrainingEvent, None, Any]:
+        """Count the seconds of a part of the training."""
+        began = time.monotonic()
+        result = yield from work
+        self.schedule.seconds += time.monotonic() - began
+        return result
 
     def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
         """Do one step; where memory runs out, with smaller patches."""
-        yield from self._take_annotations()
         while True:
             try:
                 return self._step()
             except (RuntimeError, MemoryError) as error:
-                smaller = self.plan.smaller(self.model)
+                smaller = self.plan.smaller(self.optimization.network.total_stride)
                 if not is_out_of_memory(error) or smaller is None:
-                    with out_of_memory_as_error(OUT_OF_MEMORY):
+                    with out_of_memory_as_error(
+                        "use fewer base_channels, a smaller patch_size or another "
+                        "device"
+                    ):
                         raise
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.plan = self._held_out.plan = smaller
+            self.optimization.free()
+            self.plan = smaller
             yield Warned(
                 f"memory ran out: going on with {smaller.batch_size} patches of "
                 f"{smaller.sizes[0]} voxels a step"
@@ -477,84 +272,28 @@ class Trainer:
 
     def _step(self) -> Tensor:
         """Do one step of the optimizer and return its loss."""
+        self.data.refresh(self.plan)
         rng = np.random.default_rng((self.training.seed, self.step))
-        batch: Batch = self._batches.draw(self.plan, rng)
-        self.network.train()
-        with self._autocast():
-            logits = self.network(batch.features, batch.region)
-        loss = sparse_loss(
-            logits,
-            batch.target,
-            self.training.loss,
-            self._class_weights,
-            self.training.focal_gamma,
+        batch = self.data.batches.draw(self.plan, rng)
+        loss = self.optimization.step(
+            batch, self.data.class_weights, self.schedule.learning_rate
         )
-        rate = self.learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.training.gradient_clip
-        )
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        self._update_average()
-        return loss.detach()
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the next step: rising, constant, falling to zero."""
-        progress = min(1.0, self.progress)
-        warmup, decay = self.training.warmup, self.training.decay
-        rate = self.training.learning_rate
-        # The first steps rise in any case; adaptive moments are unreliable there.
-        rise = (self.step - self.schedule["step"] + 1) / 10
-        if warmup:
-            rise = min(rise, (progress + 1e-3) / warmup)
-        fall = (1 - progress) / decay if decay else 1.0
-        return rate * min(1.0, rise, max(fall, 0.01))
-
-    def _update_average(self) -> None:
-        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            old, new = [], []
-            for a, b in zip(
-                self.average.state_dict().values(),
-                self.network.state_dict().values(),
-                strict=True,
-            ):
-                if a.is_floating_point():
-                    old.append(a)
-                    new.append(b)
-                else:
-                    a.copy_(b)
-            torch._foreach_lerp_(old, new, 1 - decay)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        self.schedule.step += 1
+        return loss
 
     def _step_done(self, loss: Tensor) -> StepDone:
-        value = float(loss)
+        value, rate = float(loss), self.schedule.learning_rate
         if not math.isfinite(value):
             raise EngineError(
                 f"the loss is {value} after {self.step} steps; lower the learning "
                 f"rate (now {self.training.learning_rate:g}) or use precision float32"
             )
-        rate = self.learning_rate
-        self.history.append(
-            {
-                "step": self.step,
-                "seconds": self.seconds,
-                "loss": value,
-                "learning_rate": rate,
-            }
-        )
-        return StepDone(self.step, value, rate, self.seconds, min(1.0, self.progress))
+        self._record(loss=value, learning_rate=rate)
+        progress = min(1.0, self.schedule.progress)
+        return StepDone(self.step, value, rate, self.seconds, progress)
+
+    def _record(self, **figures: Any) -> None:
+        self.history.append({"step": self.step, "seconds": self.seconds, **figures})
 
     def _save_and_go_on(self) -> Iterator[TrainingEvent]:
         if not self.save_to:
@@ -569,44 +308,22 @@ class Trainer:
     def _started(self) -> Started:
         assert self.model.base_channels
         assert self.model.pooling is not None
+        network = self.optimization.network
         return Started(
             step=self.step,
             device=describe_device(self.device),
             precision=str(self.dtype).removeprefix("torch."),
-            n_parameters=sum(p.numel() for p in self.network.parameters()),
+            n_parameters=sum(p.numel() for p in network.parameters()),
             base_channels=self.model.base_channels,
             patch_size=self.plan.sizes[0],
             batch_size=self.plan.batch_size,
             pooling=self.model.pooling,
-            labelled_voxels=sum(len(v.annotation) for v in self.volumes),
-            held_out_voxels=self._held_out.voxels,
+            labelled_voxels=self.data.labelled_voxels,
+            held_out_voxels=self.data.held_out.voxels,
         )
 
 
-def _check_validation(volumes: Sequence[TrainingVolume], model: ModelConfig) -> None:
-    """Refuse volumes that a model cannot be measured on."""
-    for volume in volumes:
-        channels = volume.image.shape[0]
-        if channels != model.in_channels:
-            raise EngineError(
-                f"{volume.name}: the validation image has {channels} channels but the "
-                f"model takes {model.in_channels}; give one with the same channels"
-            )
-        _check_classes(volume.annotation.n_classes, model)
-
-
-def _check_classes(n_classes: int, model: ModelConfig) -> None:
-    if n_classes > (model.n_classes or 0):
-        raise EngineError(
-            f"the labels go up to class {n_classes} but the model has "
-            f"{model.n_classes} classes; relabel or start a new model"
-        )
-
-
-def resume_config(checkpoint: Checkpoint, **changes: Any) -> TrainingConfig:
-    """Return the checkpoint's training configuration with some fields changed."""
-    return replace(checkpoint.training, **changes)
-
-
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in state.items()}
+def _named(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Name `count` classes, those without a name by their label."""
+    defaults = ["background", *(f"class {k}" for k in range(2, count + 1))]
+    return (*names, *defaults[len(names) :])[:count]

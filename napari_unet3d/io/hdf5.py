@@ -31,7 +31,7 @@ _HEADERS = 2**16
 
 
 def read(location: Location) -> Stored:
-    """Open a dataset without reading it.
+    """Open a dataset without reading it; the file stays open as long as the result.
 
     Its name may be left out where only one has three to five axes. The physical size
     comes from the attributes ``spacing`` and ``unit``, or from ``element_size_um``; the

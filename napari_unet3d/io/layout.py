@@ -83,6 +83,7 @@ class Writer(Protocol):
 def layout_of(
     shape: Sequence[int],
     dtype: DTypeLike,
+    *,
     spacing: Spacing | None,
     unit: str | None,
     labels: bool,

@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,36 +56,27 @@ def read(location: Location) -> Stored:
     """
     nibabel = extra("nibabel", "nifti", "NIfTI")
     errors = (
-        *(
-            nibabel.filebasedimages.ImageFileError,
-            nibabel.spatialimages.HeaderDataError,
-        ),
-        *(nibabel.spatialimages.HeaderTypeError, OSError, EOFError, ValueError),
-        *(
-            zlib.error,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            MemoryError,
-        ),
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.spatialimages.HeaderTypeError,
+        *_ERRORS,
     )
     with unreadable(location.source, errors, "NIfTI"):
         image = nibabel.load(location.path, mmap="r")
         header = image.header
-        slope, offset = header.get_slope_inter()
+        # nibabel takes them out of the header when it opens a file.
+        scale = float(image.dataobj.slope), float(image.dataobj.inter)
         array = _numbers(image, location.path)
         spacing, unit, axes = _described(header, array.shape)
         placed = header["sform_code"] > 0 or header["qform_code"] > 0
         affine = tuple(map(tuple, image.affine.tolist())) if placed else None
-    scaled = slope is not None and (slope, offset) != (1, 0)
     return Stored(
         array,
         axes,
         spacing,
         unit,
         affine,
-        scale=(float(slope), float(offset)) if scaled else None,
+        scale=None if scale == (1, 0) else scale,
         errors=errors,
     )
 
@@ -104,6 +97,7 @@ def _numbers(image: Any, path: Path) -> NDArray[Any]:
 def _described(
     header: Any, shape: tuple[int, ...]
 ) -> tuple[Spacing | None, str | None, str]:
+    """Tell the spacing, its unit and the names of the axes."""
     # The fourth axis is time by name, but it often holds channels.
     fourth = "T" if len(shape) > 4 and shape[3] == 1 else "Q"
     axes = f"XYZ{fourth}QQQ"[: len(shape)]
@@ -114,19 +108,25 @@ def _described(
     # A file that says nothing has ones here.
     if unit is None and spacing == (1.0, 1.0, 1.0):
         spacing = None
+    for note in _notes(header):
+        if note.get("axes") in ("XYZ", "XYZC") and len(note["axes"]) == len(shape):
+            axes = note["axes"]
+        exact, name = (
+            positive_spacing(note.get("spacing")),
+            known_unit(note.get("unit")),
+        )
+        if exact is not None and _agree((spacing, unit), (exact, name)):
+            return exact, name, axes
+    return spacing, unit, axes
+
+
+def _notes(header: Any) -> Iterator[dict[str, Any]]:
+    """Give what `create` noted in the comments of a header."""
     for extension in header.extensions:
         if extension.get_code() == _COMMENT:
-            try:
-                said = json.loads(bytes(extension.get_content()).rstrip(b"\0"))[_KEY]
-                exact, name, written = said["spacing"], said["unit"], said["axes"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            if written in ("XYZ", "XYZC") and len(written) == len(shape):
-                axes = written
-            exact = positive_spacing(exact or ())
-            if exact is not None and _agree((spacing, unit), (exact, known_unit(name))):
-                return exact, known_unit(name), axes
-    return spacing, unit, axes
+            text = bytes(extension.get_content()).rstrip(b"\0")
+            with suppress(ValueError, LookupError, TypeError):
+                yield dict(json.loads(text)[_KEY])
 
 
 def _agree(

@@ -140,13 +140,15 @@ class ZarrWriter:
     """A zarr array, each chunk of which goes to the disk when it is assigned."""
 
     def __init__(self, array: zarr.Array[Any]) -> None:
-        self.array = array
+        self.array: zarr.Array[Any] | None = array
 
     def finish(self) -> None:
-        """Do nothing: there is nothing left to write."""
+        """Release the array: everything is on the disk."""
+        self.close()
 
     def close(self) -> None:
-        """Do nothing: there is nothing open."""
+        """Release the array."""
+        self.array = None
 
 
 def _multiscale(layout: Layout) -> dict[str, Any]:

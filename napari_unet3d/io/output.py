@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +47,9 @@ class WritableArray:
         return len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read back a block."""
+        """Read back a block, as a copy."""
         with unwritable(*self._place):
-            return np.asarray(self._array()[key])
+            return np.array(self._array()[key])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Write a block.
@@ -58,9 +58,14 @@ class WritableArray:
         ------
         EngineError
             If the disk is full or gone.
+        ValueError
+            If the block has another shape than what is selected.
         """
+        # zarr would write as much of a wrong block as fits.
+        selected = np.broadcast_to(np.uint8(0), self.shape)[key].shape
+        block = np.broadcast_to(value, selected)
         with unwritable(*self._place):
-            self._array()[key] = value
+            self._array()[key] = block
 
     def _array(self) -> Any:
         if self._writer.array is None:
@@ -128,8 +133,14 @@ def create_volume(
     target = Path(os.path.realpath(location.path))
     layout = replace(
         layout_of(
-            *(shape, dtype, spacing, unit, labels),
-            *(class_names, class_colors, affine),
+            shape,
+            dtype,
+            spacing=spacing,
+            unit=unit,
+            labels=labels,
+            class_names=class_names,
+            class_colors=class_colors,
+            affine=affine,
         ),
         inner=location.inner or ("segmentation" if labels else "image"),
         compressed=target.suffix.lower() == ".gz",
@@ -145,9 +156,7 @@ def create_volume(
             with unwritable(*place):
                 writer.finish()
         finally:
-            # HDF5 raises again what has already been raised when the disk is full.
-            with suppress(OSError, RuntimeError):
-                writer.close()
+            writer.close()
         with unwritable(*place):
             move(temporary, target)
     finally:

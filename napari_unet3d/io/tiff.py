@@ -59,8 +59,6 @@ def read(location: Location) -> Stored:
         tifffile.TiffFile(location.path) as tif,
     ):
         series = tif.series[0]
-        if series.kind in ("generic", "uniform"):
-            _require_all_pages(tif)
         array = _array(tif, series, location.path)
         spacing, unit = physical_size(tif)
         axes = series.get_axes(squeeze=False)
@@ -71,10 +69,14 @@ def _array(
     tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
 ) -> ArrayLike:
     shape = series.get_shape(squeeze=False)
-    if series.dataoffset is not None and series.keyframe.is_memmappable:
+    mappable = series.dataoffset is not None and series.keyframe.is_memmappable
+    if not mappable or series.ndim < 3 or series.kind in ("generic", "uniform"):
+        # Looking at every page takes time where the first one tells all.
+        _require_all_pages(tif)
+    if mappable:
         dtype = series.dtype.newbyteorder(tif.byteorder)
         return np.memmap(
-            path, dtype=dtype, mode="r", offset=series.dataoffset, shape=shape
+            path, dtype=dtype, mode="r", offset=series.dataoffset or 0, shape=shape
         )
     array = tif.asarray(series=series, squeeze=False)
     if array.shape != shape:

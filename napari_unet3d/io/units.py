@@ -86,7 +86,7 @@ def converted(spacing: Spacing, unit: str, wanted: str) -> Spacing:
     return z, y, x
 
 
-def positive_spacing(values: Sequence[Any]) -> Spacing | None:
+def positive_spacing(values: Any) -> Spacing | None:
     """Give three sizes as floats, or None unless all are positive and finite.
 
     >>> positive_spacing([2, 1, 1]), positive_spacing([0, 1, 1])

@@ -83,7 +83,7 @@ def test_a_flat_dataset_is_refused(file):
     [
         ({"element_size_um": [0.5, 0.2, 0.1]}, (0.5, 0.2, 0.1), "micrometer"),
         ({"spacing": [5, 2, 1], "unit": "nm"}, (5, 2, 1), "nanometer"),
-        ({"spacing": [5, 2, 1], "unit": b"nm"}, (5, 2, 1), "nanometer"),
+        ({"spacing": [5, 2, 1], "unit": np.bytes_("nm")}, (5, 2, 1), "nanometer"),
         ({"spacing": [5.0, 2, 1]}, (5, 2, 1), None),
         ({"spacing": "wide", "element_size_um": [3.0, 1, 1]}, (3, 1, 1), "micrometer"),
         ({"element_size_um": [0, 0, 0]}, None, None),

@@ -151,12 +151,13 @@ def test_a_group_without_an_image_lists_what_it_holds(path):
         (lambda m: m["datasets"][0].update(path="none"), "none"),
         (lambda m: m["axes"].pop(), "3 axes are named, but the array has 4"),
         (lambda m: m["datasets"][0].update(path="../image.zarr"), ""),
+        (lambda m: m["datasets"][0].update(path="labels"), "labels is no array"),
     ],
 )
 def test_metadata_that_contradict_are_a_sentence(path, change, reason):
     multiscale = multiscales()
     change(multiscale)
-    written(path, 3, multiscale)
+    written(path, 3, multiscale).create_group("labels")
     with pytest.raises(EngineError, match=f"cannot be read as OME-Zarr .*{reason}"):
         open_image(path)
 

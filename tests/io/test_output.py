@@ -30,17 +30,19 @@ def write_ones(path):
         array[:] = 1
 
 
+def write_and_stop(path, shape, error):
+    with create_volume(path, shape, "uint8") as array:
+        array[:] = 2
+        raise error("stopped")
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "error", [RuntimeError, KeyboardInterrupt, EngineError, OSError]
 )
 def test_an_exception_passes_and_leaves_nothing(tmp_path, name, error):
-    with (
-        pytest.raises(error, match="^stopped$"),
-        create_volume(tmp_path / name, SHAPE, "uint8") as array,
-    ):
-        array[0:2] = 1
-        raise error("stopped")
+    with pytest.raises(error, match=r"^stopped$"):
+        write_and_stop(tmp_path / name, SHAPE, error)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,12 +50,8 @@ def test_an_exception_passes_and_leaves_nothing(tmp_path, name, error):
 def test_an_exception_leaves_an_older_file_as_it_was(tmp_path, name):
     write_ones(tmp_path / name)
     before = contents(tmp_path)
-    with (
-        pytest.raises(RuntimeError, match="stopped"),
-        create_volume(tmp_path / name, (9, 9, 9), "uint8") as array,
-    ):
-        array[:] = 2
-        raise RuntimeError("stopped")
+    with pytest.raises(RuntimeError, match="stopped"):
+        write_and_stop(tmp_path / name, (9, 9, 9), RuntimeError)
     assert contents(tmp_path) == before
 
 
@@ -63,6 +61,9 @@ def test_the_name_appears_at_the_end(tmp_path, name):
         array[:] = 1
         assert not (tmp_path / name).exists()
         assert len(list(tmp_path.iterdir())) == 1
+        kept = array[1:3]
+        array[1:3] = 2
+    assert kept.max() == 1
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -88,7 +89,7 @@ def test_a_link_is_followed(tmp_path, name):
     assert read_labels(tmp_path / "disk" / name).data.min() == 2
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "a.zarr"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_closed_file_takes_nothing_more(tmp_path, name):
     with create_volume(tmp_path / name, SHAPE, "uint8") as array:
         pass
@@ -99,7 +100,7 @@ def test_a_closed_file_takes_nothing_more(tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_block_of_a_wrong_shape_is_the_caller_s_mistake(tmp_path, name):
     with (
-        pytest.raises(ValueError, match="broadcast|shape"),
+        pytest.raises(ValueError, match=r"broadcast|shape"),
         create_volume(tmp_path / name, SHAPE, "uint8") as array,
     ):
         array[0:2] = np.ones((3, 6, 7))
@@ -110,7 +111,7 @@ def test_a_block_of_a_wrong_shape_is_the_caller_s_mistake(tmp_path, name):
 def test_a_folder_that_is_not_there_is_named(tmp_path, name):
     with (
         pytest.raises(
-            EngineError, match="there is no folder .*none; create it or choo"
+            EngineError, match=r"there is no folder .*none; create it or choo"
         ),
         create_volume(tmp_path / "none" / name, SHAPE, "uint8"),
     ):
@@ -123,7 +124,7 @@ def test_a_folder_in_the_way_stays(tmp_path, name):
     (tmp_path / name / "notes.txt").write_text("keep")
     with (
         pytest.raises(
-            EngineError, match="it is a folder|something that is no zarr has"
+            EngineError, match=r"it is a folder|something that is no zarr has"
         ),
         create_volume(tmp_path / name, SHAPE, "uint8"),
     ):
@@ -268,11 +269,12 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_disk_is_a_sentence_and_left_empty(small_disk, name):
-    random = np.random.default_rng(0)
-    with (
-        pytest.raises(EngineError, match=f"The disk is full: .*{name} could not be wr"),
-        create_volume(small_disk / name, (100, 100, 100), "uint8") as array,
-    ):
-        for z in range(100):
-            array[z] = random.integers(0, 255, (100, 100))
+    def write():
+        random = np.random.default_rng(0)
+        with create_volume(small_disk / name, (100, 100, 100), "uint8") as array:
+            for z in range(100):
+                array[z] = random.integers(0, 255, (100, 100))
+
+    with pytest.raises(EngineError, match=f"The disk is full: .*{name} could not be"):
+        write()
     assert list(small_disk.iterdir()) == []

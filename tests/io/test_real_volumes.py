@@ -5,7 +5,7 @@ import pytest
 
 from napari_unet3d.io import open_image, read_labels
 
-CONFOCAL = (0.2837, 0.127, 0.127)
+CONFOCAL = (0.2837, 0.1268, 0.1268)
 SETS = {
     "ct_abdomen_totalsegmentator": ("", (30, 101, 122), (3, 3, 3), "millimeter"),
     "em_fibsem_gala_small": ("train_", (50, 100, 200), None, None),

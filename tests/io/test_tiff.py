@@ -140,6 +140,13 @@ def test_ome_says_size_and_unit(path, sizes, spacing, unit):
     assert image.unit == unit
 
 
+@pytest.mark.parametrize("xml", ["<OME><Image", "<OME></OME>"])
+def test_damaged_ome_metadata_say_nothing(path, monkeypatch, xml):
+    tifffile.imwrite(path, STACK, photometric="minisblack")
+    monkeypatch.setattr(tifffile.TiffFile, "ome_metadata", xml)
+    assert open_image(path).spacing is None
+
+
 def test_tifffile_keeps_further_metadata_as_json(path):
     metadata = {"axes": "ZYX", "spacing_zyx": [2, 0.5, 0.5], "unit": "nm"}
     tifffile.imwrite(path, STACK, metadata=metadata, photometric="minisblack")
@@ -171,7 +178,7 @@ def test_a_bilevel_mask_has_zeros_and_ones(path):
 
 def test_time_points_are_refused_or_taken_for_depth(path):
     tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "TYX"})
-    with pytest.raises(EngineError, match="has 7 time points .* pass axes='ZYX'"):
+    with pytest.raises(EngineError, match=r"has 7 time points .* pass axes='ZYX'"):
         open_image(path)
     np.testing.assert_array_equal(open_image(path, axes="ZYX").data[0], STACK)
 

@@ -1,0 +1,179 @@
+"""The network, its optimizer, the moving average of its weights, the schedule."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Checkpoint, build_network
+from .loss import sparse_loss
+
+if TYPE_CHECKING:
+    from .batches import Batch
+    from .config import ModelConfig, TrainingConfig
+
+
+class Schedule:
+    """How far the training is, and the learning rate there.
+
+    The rate rises, stays, and falls to zero, over steps or over minutes.
+
+    Parameters
+    ----------
+    training : TrainingConfig
+        Its `steps`, or else its `minutes` (3 by default), are the length.
+    """
+
+    def __init__(self, training: TrainingConfig) -> None:
+        self._training = training
+        self.step = 0
+        """Steps trained, earlier schedules of the model included."""
+        self.seconds = 0.0
+        """Seconds trained, likewise."""
+        self.start: dict[str, float] = {"step": 0, "seconds": 0.0}
+        """Where the present schedule began."""
+
+    @property
+    def progress(self) -> float:
+        """Share that is done; 1 or more at the end."""
+        if self._training.steps:
+            return (self.step - self.start["step"]) / self._training.steps
+        minutes = self._training.minutes or 3.0
+        return (self.seconds - self.start["seconds"]) / (60 * minutes)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        progress = min(1.0, self.progress)
+        warmup, decay = self._training.warmup, self._training.decay
+        # The first steps rise in any case; adaptive moments are unreliable there.
+        rise = (self.step - self.start["step"] + 1) / 10
+        if warmup:
+            rise = min(rise, (progress + 1e-3) / warmup)
+        fall = (1 - progress) / decay if decay else 1.0
+        return self._training.learning_rate * min(1.0, rise, max(fall, 0.01))
+
+    def begin(self) -> None:
+        """Begin a new schedule where the old one is at its end."""
+        if self.progress >= 1:
+            self.start = {"step": self.step, "seconds": self.seconds}
+
+
+class Optimization:
+    """A network that learns step by step.
+
+    Parameters
+    ----------
+    model, training : ModelConfig, TrainingConfig
+        With nothing left open in `model`.
+    device : torch.device
+        Where to compute.
+    dtype : torch.dtype
+        Number format of the convolutions.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._training = training
+        self._device, self._dtype = device, dtype
+        torch.manual_seed(training.seed)
+        network = build_network(model).to(device)
+        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval()
+        """The moving average of the weights, in evaluation mode."""
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.steps = 0
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's weights and moments."""
+        weights = checkpoint.weights
+        self.network.load_state_dict(weights.get("latest") or weights["average"])
+        self.average.load_state_dict(weights["average"])
+        if checkpoint.optimizer:
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.steps = checkpoint.step
+
+    def step(self, batch: Batch, class_weights: Tensor, learning_rate: float) -> Tensor:
+        """Learn from one batch and return its loss, a scalar on the device."""
+        self.network.train()
+        with self.autocast():
+            logits = self.network(batch.features, batch.region)
+        loss = sparse_loss(
+            logits,
+            batch.target,
+            self._training.loss,
+            class_weights,
+            self._training.focal_gamma,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(
+            self.network.parameters(), self._training.gradient_clip
+        )
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.steps += 1
+        self._update_average()
+        return loss.detach()
+
+    def free(self) -> None:
+        """Give back what a failed step holds on to."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which convolutions use the short number format."""
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._dtype)
+
+    def state(self) -> dict[str, Any]:
+        """Return copies of all that a checkpoint holds of this."""
+        return {
+            "weights": {
+                "latest": copied(self.network.state_dict()),
+                "average": copied(self.average.state_dict()),
+            },
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+        }
+
+    def _update_average(self) -> None:
+        """Move the average towards the weights; quickly at first, when all is new."""
+        decay = min(self._training.ema_decay, self.steps / (9 + self.steps))
+        old, new = [], []
+        for a, b in zip(
+            self.average.state_dict().values(),
+            self.network.state_dict().values(),
+            strict=True,
+        ):
+            if a.is_floating_point():
+                old.append(a)
+                new.append(b)
+            else:
+                a.copy_(b)
+        with torch.no_grad():
+            torch._foreach_lerp_(old, new, 1 - decay)
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of copies in main memory."""
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -1,0 +1,166 @@
+"""The volumes a network is trained on, and what is held out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batches import BatchSource
+from .errors import EngineError
+from .loss import automatic_class_weights
+from .normalize import IntensityStatistics, as_channels_first
+from .validation import HeldOut
+from .volume import FeatureVolume
+
+if TYPE_CHECKING:
+    from .annotation import Annotation
+    from .config import ModelConfig, Spacing, TrainingConfig
+    from .planning import PatchPlan
+    from .stem import FilterStem
+
+
+@dataclass
+class TrainingVolume:
+    """A sparsely annotated volume.
+
+    Parameters
+    ----------
+    image : (Z, Y, X) or (C, Z, Y, X) array-like
+        Read in boxes; need not fit in memory.
+    annotation : Annotation
+        May be replaced while training goes on: the next step uses the new one.
+    spacing : (float, float, float), optional
+        Size of a voxel ZYX.
+    name : str
+        What to call it in messages.
+    """
+
+    image: Any
+    annotation: Annotation
+    spacing: Spacing | None = None
+    name: str = "image"
+
+    def __post_init__(self) -> None:
+        self.image = as_channels_first(self.image)
+        shape = tuple(int(n) for n in self.image.shape[1:])
+        if self.annotation.shape != shape:
+            raise EngineError(
+                f"{self.name}: the labels have shape {self.annotation.shape} but the "
+                f"image has {shape}; labels and image must have the same grid"
+            )
+
+
+class TrainingData:
+    """Features, labels and class weights, always by the newest annotations.
+
+    Parameters
+    ----------
+    volumes : sequence of TrainingVolume
+        To train on.
+    validation : sequence of TrainingVolume
+        To measure on, instead of a part of the training labels.
+    stem : FilterStem
+        The model's.
+    model, training : ModelConfig, TrainingConfig
+        With nothing left open in `model`.
+    """
+
+    batches: BatchSource
+    """Draws training batches."""
+    held_out: HeldOut
+    """Measures on what is held out."""
+    class_weights: Tensor
+    """Weight of each class in the loss."""
+
+    def __init__(
+        self,
+        volumes: Sequence[TrainingVolume],
+        validation: Sequence[TrainingVolume],
+        stem: FilterStem,
+        model: ModelConfig,
+        training: TrainingConfig,
+    ) -> None:
+        self.volumes = tuple(volumes)
+        self.features = _feature_volumes(volumes, stem)
+        self._validation = tuple(validation)
+        self._validation_features = _feature_volumes(validation, stem)
+        self._model, self._training = model, training
+        self._seen: list[Annotation] = []
+
+    @property
+    def labelled_voxels(self) -> int:
+        """Labelled voxels of all volumes, held out or not."""
+        return sum(len(volume.annotation) for volume in self.volumes)
+
+    def fit_stem(self, stem: FilterStem, boxes: int = 8, edge: int = 32) -> None:
+        """Standardise the stem's responses over boxes around labelled voxels."""
+        if not stem.scales:
+            return
+        rng = np.random.default_rng(self._training.seed)
+        margin = np.array(stem.margin)
+        labelled = [i for i, v in enumerate(self.volumes) if len(v.annotation)]
+        blocks = []
+        for k in range(boxes):
+            chosen = labelled[k % len(labelled)]
+            annotation = self.volumes[chosen].annotation
+            centre = annotation.coordinates[rng.integers(len(annotation))]
+            size = np.minimum(annotation.shape, edge)
+            low = np.clip(centre - size // 2, 0, np.array(annotation.shape) - size)
+            blocks.append(
+                self.features[chosen].read(
+                    (low - margin).tolist(), (size + 2 * margin).tolist()
+                )
+            )
+        with torch.no_grad():
+            stem.fit(blocks)
+
+    def refresh(self, plan: PatchPlan) -> None:
+        """Take the newest annotations, where they changed since the last time."""
+        annotations = [volume.annotation for volume in self.volumes]
+        if len(annotations) == len(self._seen) and all(
+            a is b for a, b in zip(annotations, self._seen, strict=True)
+        ):
+            return
+        self._seen = annotations
+        taught, held = annotations, [volume.annotation for volume in self._validation]
+        held_features = self._validation_features
+        if not self._validation:
+            fraction, seed = self._training.validation_fraction, self._training.seed
+            parts = [annotation.split(fraction, seed) for annotation in annotations]
+            taught, held = [part[0] for part in parts], [part[1] for part in parts]
+            held_features = self.features
+        self.batches = BatchSource(
+            self.features, taught, self._training.augmentation, self._model
+        )
+        self.held_out = HeldOut(held_features, held, plan, self._model)
+        self.class_weights = self._choose_class_weights(taught)
+
+    def _choose_class_weights(self, annotations: Sequence[Annotation]) -> Tensor:
+        n_classes = self._model.n_classes or 0
+        device = self.features[0].device
+        given = self._training.class_weights
+        if given is not None:
+            if len(given) != n_classes:
+                raise EngineError(
+                    f"class_weights has {len(given)} values, {given}, but there are "
+                    f"{n_classes} classes; give one weight for each"
+                )
+            return torch.tensor(given, device=device)
+        labels = np.concatenate([annotation.labels for annotation in annotations])
+        counts = np.bincount(labels, minlength=n_classes + 1)[1:]
+        balance = self._training.class_balance
+        return automatic_class_weights(counts.tolist(), balance).to(device)
+
+
+def _feature_volumes(
+    volumes: Sequence[TrainingVolume], stem: FilterStem
+) -> list[FeatureVolume]:
+    return [
+        FeatureVolume(volume.image, IntensityStatistics.from_image(volume.image), stem)
+        for volume in volumes
+    ]

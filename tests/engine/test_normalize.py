@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_unet3d.engine import EngineError, normalize
+from napari_unet3d.engine.normalize import IntensityStatistics, as_channels_first
+
+
+class Lazy:
+    """An array that is not one, as zarr's and dask's are."""
+
+    def __init__(self, array):
+        self._array = array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key):
+        return self._array[key]
+
+
+@pytest.fixture
+def image():
+    noise = np.random.default_rng(0).normal(size=(2, 12, 13, 14))
+    return 50 + noise * np.array([2, 30]).reshape(2, 1, 1, 1)
+
+
+def test_every_channel_gets_mean_zero_and_deviation_one(image):
+    normalized = IntensityStatistics.from_image(image).apply(image)
+    assert normalized.dtype == np.float32
+    np.testing.assert_allclose(normalized.mean(axis=(1, 2, 3)), 0, atol=0.02)
+    np.testing.assert_allclose(normalized.std(axis=(1, 2, 3)), 1, atol=0.1)
+
+
+def test_a_few_hot_voxels_change_nothing_much(image):
+    hot = image.copy()
+    hot[:, 3, 4, 5] = 1e6
+    cold, warm = map(IntensityStatistics.from_image, (image, hot))
+    np.testing.assert_allclose(warm.mean, cold.mean, rtol=0.01)
+    np.testing.assert_allclose(warm.deviation, cold.deviation, rtol=0.02)
+
+
+@given(gain=st.floats(0.01, 100), offset=st.floats(-1000, 1000))
+def test_gain_and_offset_of_the_camera_do_not_matter(gain, offset):
+    image = np.random.default_rng(0).normal(size=(1, 6, 7, 8))
+    plain, changed = (
+        IntensityStatistics.from_image(values).apply(values)
+        for values in (image, gain * image + offset)
+    )
+    np.testing.assert_allclose(changed, plain, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "uint16", ">u2", "int32", "uint64", "float16", ">f8"]
+)
+def test_every_kind_of_number_can_be_normalized(dtype, image):
+    values = (image > 50) if dtype == "bool" else image.clip(0, 255)
+    values = values.astype(dtype)
+    normalized = IntensityStatistics.from_image(values).apply(values)
+    assert normalized.dtype == np.dtype("=f4")
+    assert np.isfinite(normalized).all()
+    assert np.ptp(normalized) > 1
+
+
+def test_an_image_that_is_nearly_everywhere_the_same_is_no_constant():
+    image = np.zeros((1, 20, 20, 20))
+    image[0, 3, 4, :5] = 1
+    statistics = IntensityStatistics.from_image(image)
+    assert statistics.deviation[0] > 0
+    assert np.isfinite(statistics.apply(image)).all()
+
+
+def test_a_constant_channel_is_refused_by_its_number(image):
+    image[1] = 7
+    with pytest.raises(EngineError, match="channel 1 .* same value 7 everywhere"):
+        IntensityStatistics.from_image(image)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_by_their_slice(value, image):
+    image[1, 5, 2, 3:5] = value
+    with pytest.raises(EngineError, match=r"slice 5 .* 2 values .*nan_to_num"):
+        IntensityStatistics.from_image(image)
+
+
+def test_large_volumes_are_sampled_always_the_same(image, monkeypatch):
+    monkeypatch.setattr(normalize, "SAMPLE_VOXELS", 500)
+    first, again = (IntensityStatistics.from_image(image) for _ in range(2))
+    assert first == again
+    monkeypatch.undo()
+    whole = IntensityStatistics.from_image(image)
+    np.testing.assert_allclose(first.mean, whole.mean, rtol=0.1)
+    np.testing.assert_allclose(first.deviation, whole.deviation, rtol=0.1)
+
+
+def test_a_volume_gets_a_channel_axis(image):
+    assert as_channels_first(image) is image
+    assert as_channels_first(image[0]).shape == (1, 12, 13, 14)
+    assert as_channels_first(image[0].tolist()).shape == (1, 12, 13, 14)
+
+
+@pytest.mark.parametrize(
+    "key", [slice(0, 1), (slice(None), slice(2, 4), 3), (0, 1), (slice(1), ..., 2)]
+)
+def test_a_lazy_volume_reads_like_one_with_a_channel_axis(key, image):
+    lazy = as_channels_first(Lazy(image[0]))
+    assert lazy.shape == (1, 12, 13, 14)
+    assert lazy.ndim == 4
+    assert lazy.dtype == image.dtype
+    np.testing.assert_array_equal(lazy[key], image[:1][key])
+    assert as_channels_first(Lazy(image)).shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 5)), r"2 axes of shape \(4, 5\)"),
+        (np.zeros((2, 3, 4, 5, 6)), "5 axes"),
+        (np.zeros((3, 0, 5)), r"empty, its shape is \(3, 0, 5\)"),
+        (np.zeros((3, 4, 5), complex), "real numbers, got complex128"),
+        (np.full((3, 4, 5), "a"), "real numbers, got <U1"),
+    ],
+)
+def test_what_is_no_volume_is_refused(image, message):
+    with pytest.raises(EngineError, match=message):
+        as_channels_first(image)

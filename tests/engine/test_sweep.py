@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from napari_unet3d.engine.sweep import fold_normalization, receptive_margin, sweep
+from napari_unet3d.engine.unet import UNet3D
+
+POOLINGS = (
+    ((2, 2, 2),) * 2,
+    ((1, 2, 2), (2, 2, 2)),
+    ((1, 2, 2),) * 2,
+    ((3, 1, 2), (2, 2, 1)),
+    ((2, 2, 2),),
+    (),
+)
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("normalization", ["batch", "none"])
+def test_folding_keeps_the_logits_and_the_network(normalization, randomize):
+    network = randomize(
+        UNet3D(2, 3, 2, ((1, 2, 2), (2, 2, 2)), normalization=normalization)
+    )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    folded = fold_normalization(network)
+    assert not any(isinstance(m, nn.BatchNorm3d) for m in folded.modules())
+    image = numbers(1, 2, 4, 8, 12)
+    torch.testing.assert_close(folded(image), network(image), rtol=1e-4, atol=1e-5)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_sweep_is_the_network_on_all_slices_at_once(data, randomize):
+    pooling = data.draw(st.sampled_from(POOLINGS))
+    network = fold_normalization(randomize(UNet3D(1, 2, 2, pooling)))
+    stride = network.total_stride
+    lengths = [
+        stride[0] * n
+        for n in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
+    ]
+    image = numbers(1, 1, sum(lengths), 2 * stride[1], 3 * stride[2])
+    slabs = list(sweep(network, image.split(lengths, dim=2)))
+    with torch.no_grad():
+        whole = network(image)
+    torch.testing.assert_close(torch.cat(slabs, dim=2), whole, rtol=0, atol=1e-5)
+
+
+def test_slices_come_out_long_before_the_last_one_is_in(randomize):
+    network = fold_normalization(randomize(UNet3D(1, 2, 1, ((2, 2, 2),))))
+    read = []
+
+    def slabs():
+        for k in range(10):
+            read.append(k)
+            yield numbers(1, 1, 8, 4, 4, seed=k)
+
+    stream = sweep(network, slabs())
+    next(stream)
+    assert len(read) <= 4
+
+
+def test_receptive_margin_of_the_papers_network():
+    # 44 voxels from an unpadded output to the border of its input, and two more
+    # because an aligned block may begin on the first voxel of a pooled one.
+    assert receptive_margin([(2, 2, 2)] * 3, 0) == 46
+
+
+@pytest.mark.parametrize("strides", [(), (2,), (2, 2), (3, 2), (1, 2), (2, 1), (2, 2, 2)])
+def test_a_block_depends_on_its_margin_and_on_nothing_beyond(strides):
+    pooling = [(stride, 1, 1) for stride in strides]
+    network = UNet3D(1, 1, 1, pooling, normalization="none").double().eval()
+    for weight in network.parameters():
+        nn.init.constant_(weight, 0.1)
+    total = network.total_stride[0]
+    margin = receptive_margin(pooling, 0)
+    low = -(-(margin + 2) // total) * total
+    high = low + 2 * total
+
+    def block(changed=None):
+        image = torch.ones(1, 1, low + high, 1, 1, dtype=torch.float64)
+        if changed is not None:
+            image[:, :, changed] += 1
+        with torch.no_grad():
+            return network(image)[:, :, low:high]
+
+    unchanged = block()
+    for inside in (low - margin, high + margin - 1):
+        assert not torch.equal(block(inside), unchanged)
+    for outside in (low - margin - 1, high + margin):
+        assert torch.equal(block(outside), unchanged)
