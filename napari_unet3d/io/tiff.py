@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import math
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any, cast
@@ -78,6 +79,10 @@ def _array(
         return np.memmap(
             path, dtype=dtype, mode="r", offset=series.dataoffset or 0, shape=shape
         )
+    page = series.keyframe
+    if page.compression != 1 and len(page.dataoffsets) < math.prod(page.chunked):
+        # tifffile would fill in zeros, for hours where a damaged size is large.
+        raise tifffile.TiffFileError("pieces of a page are missing")
     array = tif.asarray(series=series, squeeze=False)
     if array.shape != shape:
         raise tifffile.TiffFileError(f"{array.shape} found in place of {shape}")

@@ -168,3 +168,20 @@ def test_a_file_of_somebody_else_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(zarr, "open", forbidden)
     with pytest.raises(EngineError, match="may not be read by this user; ask for perm"):
         open_image(path)
+
+
+def test_a_damaged_size_is_not_filled_with_zeros(tmp_path):
+    import tifffile
+
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK, compression="zlib", metadata=None, rowsperstrip=4)
+    with tifffile.TiffFile(path) as tif:
+        tags = [page.tags["ImageLength"] for page in tif.pages]
+        offsets = [tag.valueoffset for tag in tags]
+        size = 2 if tags[0].dtype.name == "SHORT" else 4
+    content = bytearray(path.read_bytes())
+    for offset in offsets:
+        content[offset : offset + size] = (60000).to_bytes(size, "little")
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match=r"\(pieces of a page are missing\)"):
+        open_image(path)
