@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from napari_unet3d import __version__
 
 from .config import ModelConfig, TrainingConfig, as_plain, build
-from .errors import EngineError
+from .errors import EngineError, SaveError
 from .stem import FilterStem
 from .unet import UNet3D
 
@@ -117,7 +117,7 @@ def _check_fit(state: Mapping[str, Any], module: nn.Module, what: str) -> None:
     for name, tensor in expected.items():
         found = state[name]
         if not isinstance(found, Tensor) or found.shape != tensor.shape:
-            got = tuple(found.shape) if isinstance(found, Tensor) else repr(found)
+            got = str(tuple(found.shape)) if isinstance(found, Tensor) else repr(found)
             raise EngineError(
                 f"the {what} do not fit the model's configuration: {name} is "
                 f"{got:.80}, not {tuple(tensor.shape)}"
@@ -144,6 +144,7 @@ def build_network(model: ModelConfig) -> UNet3D:
         pooling=model.pooling,
         padding=model.padding,
         normalization=model.normalization,
+        shortcut=model.shortcut if model.stem == "filters" else 0,
     )
 
 
@@ -154,7 +155,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
 
     Raises
     ------
-    EngineError
+    SaveError
         Where the folder cannot be written to or is full.
     """
     path = Path(path)
@@ -175,13 +176,14 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise EngineError(
+        raise SaveError(
             f"cannot write the model {path}: {reason}; choose a folder that exists, "
             "may be written to and has room"
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -271,6 +273,12 @@ def _built(content: Mapping[str, Any]) -> Checkpoint:
         for key, value in content[name].items():
             if not isinstance(value, float | int):
                 raise EngineError(f"{key} in its field {name!r} is {value!r}")
+    if content["step"] < 0:
+        raise EngineError(f"its step is {content['step']}")
+    if len(content["class_names"]) != model.n_classes:
+        raise EngineError(
+            f"it names {len(content['class_names'])} of {model.n_classes} classes"
+        )
     if not all(isinstance(entry, dict) for entry in content["history"]):
         raise EngineError("its history holds more than dictionaries")
     checkpoint = Checkpoint(

@@ -69,10 +69,17 @@ class ModelConfig:
         "or the image alone as in the paper",
     )
     filter_scales: tuple[Annotated[float, Field(gt=0, le=32)], ...] = Field(
-        default=(1.0, 2.0, 4.0),
+        default=(1.0, 2.0, 4.0, 8.0),
         min_length=1,
         max_length=8,
         description="Standard deviations of the filters, in voxels of the finest axis",
+    )
+    shortcut: int = Field(
+        default=32,
+        ge=0,
+        le=256,
+        description="Channels of the path that classifies a voxel by its own filter "
+        "responses; 0 for none, as without a stem",
     )
     spacing: Spacing | None = Field(
         default=None,

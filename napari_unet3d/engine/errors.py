@@ -9,3 +9,7 @@ class EngineError(Exception):
 
 class OutOfMemoryError(EngineError):
     """Say that the device has no room for what was asked, and what to make smaller."""
+
+
+class SaveError(EngineError):
+    """Say that a model could not be written, and what to change."""

@@ -49,7 +49,7 @@ class IntensityStatistics:
             values = _sample(image, channel)
             if values.dtype.kind == "b":
                 values = values.astype(np.uint8)
-            low, high = np.percentile(values, [0.5, 99.5])
+            low, high = np.percentile(values, [0.5, 99.5], method="nearest")
             inner = values[(values >= low) & (values <= high)].astype(np.float64)
             if values.min() == values.max():
                 raise EngineError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, build_network
+from .errors import EngineError
 from .loss import sparse_loss
 
 if TYPE_CHECKING:
@@ -105,8 +106,26 @@ class Optimization:
         self.network.load_state_dict(weights.get("latest") or weights["average"])
         self.average.load_state_dict(weights["average"])
         if checkpoint.optimizer:
-            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self._restore_moments(checkpoint.optimizer)
         self.steps = checkpoint.step
+
+    def _restore_moments(self, state: dict[str, Any]) -> None:
+        """Take the moments; rates and decays are those of the present settings."""
+        present = self.optimizer.state_dict()
+        try:
+            self.optimizer.load_state_dict({**present, "state": state["state"]})
+            fit = all(
+                moments[name].shape == parameter.shape
+                for parameter, moments in self.optimizer.state.items()
+                for name in ("exp_avg", "exp_avg_sq")
+            )
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            fit = False
+        if not fit:
+            raise EngineError(
+                "the optimizer's state in the model does not fit its network, the file "
+                "is damaged; segment with it or train a new model"
+            )
 
     def step(self, batch: Batch, class_weights: Tensor, learning_rate: float) -> Tensor:
         """Learn from one batch and return its loss, a scalar on the device."""
@@ -123,7 +142,7 @@ class Optimization:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()
         self._scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(
             self.network.parameters(), self._training.gradient_clip

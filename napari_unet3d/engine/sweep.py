@@ -55,15 +55,16 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
         Consecutive slabs of the logits; together as many slices as came in, zero
         padding beyond the first and the last.
     """
-    top = _StreamedLevel(network, 0)
+    top, waiting = _StreamedLevel(network, 0), _Queue()
     with torch.no_grad():
         slabs = iter(slabs)
         current = next(slabs)
         while current is not None:
             following = next(slabs, None)
+            waiting.push(current)
             features = top.push(current, last=following is None)
             if features is not None:
-                yield network.head(features)
+                yield network.classify(features, waiting.take(features.shape[2]))
             current = following  # type: ignore[assignment]
 
 
@@ -107,7 +108,7 @@ class _StreamedLevel:
         self._up = network.up[level]
         self._decoder = _streamed(network.decoder[level])
         self._unpooled: Tensor | None = None
-        self._skips: list[Tensor] = []
+        self._skips = _Queue()
 
     def push(self, x: Tensor | None, last: bool) -> Tensor | None:
         for convolution in self._encoder:
@@ -115,11 +116,11 @@ class _StreamedLevel:
         if self._is_bottom:
             return x
         if x is not None:
-            self._skips.append(x)
+            self._skips.push(x)
         below = self._below.push(self._pool(x), last)
         if below is not None:
             below = self._up(below)
-            below = torch.cat([self._take_skip(below.shape[2]), below], dim=1)
+            below = torch.cat([self._skips.take(below.shape[2]), below], dim=1)
         for convolution in self._decoder:
             below = convolution.push(below, last)
         return below
@@ -138,11 +139,20 @@ class _StreamedLevel:
             stack[:, :, :whole], tuple(self._stride), tuple(self._stride)
         )
 
-    def _take_skip(self, count: int) -> Tensor:
-        stack = (
-            torch.cat(self._skips, dim=2) if len(self._skips) > 1 else self._skips[0]
-        )
-        self._skips = [stack[:, :, count:].clone()] if count < stack.shape[2] else []
+
+class _Queue:
+    """Slices that wait until others of the same voxels are ready."""
+
+    def __init__(self) -> None:
+        self._slabs: list[Tensor] = []
+
+    def push(self, slab: Tensor) -> None:
+        self._slabs.append(slab)
+
+    def take(self, count: int) -> Tensor:
+        """Remove and return the first `count` slices, (N, C, count, Y, X)."""
+        stack = torch.cat(self._slabs, dim=2) if len(self._slabs) > 1 else self._slabs[0]
+        self._slabs = [stack[:, :, count:]] if count < stack.shape[2] else []
         return stack[:, :, :count]
 
 

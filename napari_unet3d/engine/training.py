@@ -38,6 +38,8 @@ measurement to the next while the segmentation hardly changes; what must be caug
 training that collapses.
 """
 
+OUT_OF_MEMORY = "use fewer base_channels, a smaller patch_size or another device"
+
 
 def train(
     volumes: Sequence[TrainingVolume],
@@ -167,10 +169,10 @@ class Trainer:
         """
         stop = stop or threading.Event()
         self.schedule.begin()
-        self.data.refresh(self.plan)
+        problem = self.data.refresh(self.plan)
         yield self._started()
-        if self.plan.warning:
-            yield Warned(self.plan.warning)
+        for warning in filter(None, (self.plan.warning, problem)):
+            yield Warned(warning)
         first, last_event, last_save = self.step, 0.0, time.monotonic()
         every = self.training.validate_every
         while self.schedule.progress < 1 and not stop.is_set():
@@ -187,12 +189,12 @@ class Trainer:
                 yield from self._save_and_go_on()
                 last_save = time.monotonic()
         finished = self.schedule.progress >= 1
-        if self.step % every:
+        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
+        if self.step % every and reason != "paused":
             yield from self.validate()
         if self.save_to:
             save(self.checkpoint(), self.save_to)
             yield Saved(self.step, str(self.save_to))
-        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
         yield Trained(self.step, self.seconds, reason)
 
     def checkpoint(self) -> Checkpoint:
@@ -216,15 +218,24 @@ class Trainer:
 
     def validate(self) -> Generator[TrainingEvent, None, None]:
         """Measure the moving average on the held-out labels and keep the best."""
-        scores = self.data.held_out.measure(
-            self.optimization.average, self.optimization.autocast()
-        )
+        held_out = self.data.held_out
+        if self.best.get("labels") != held_out.fingerprint:
+            # Nothing to compare with: other labels than those are held out now.
+            self.best, self._best_weights = {}, {}
+        with out_of_memory_as_error(OUT_OF_MEMORY):
+            scores = held_out.measure(
+                self.optimization.average, self.optimization.autocast()
+            )
         if scores is None:
             return
         mean, best = scores.mean_iou, self.best.get("iou", -1.0)
         is_best = mean >= best - BEST_TOLERANCE
         if is_best:
-            self.best = {"iou": max(mean, best), "step": float(self.step)}
+            self.best = {
+                "iou": max(mean, best),
+                "step": float(self.step),
+                "labels": held_out.fingerprint,
+            }
             self._best_weights = copied(self.optimization.average.state_dict())
         iou = scores.iou.tolist()
         self._record(iou=iou, mean_iou=mean)
@@ -252,19 +263,19 @@ class Trainer:
 
     def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
         """Do one step; where memory runs out, with smaller patches."""
+        problem = self.data.refresh(self.plan)
+        if problem:
+            yield Warned(problem)
         while True:
             try:
                 return self._step()
             except (RuntimeError, MemoryError) as error:
-                smaller = self.plan.smaller(self.optimization.network.total_stride)
+                smaller = self.plan.smaller(self.model)
                 if not is_out_of_memory(error) or smaller is None:
-                    with out_of_memory_as_error(
-                        "use fewer base_channels, a smaller patch_size or another "
-                        "device"
-                    ):
+                    with out_of_memory_as_error(OUT_OF_MEMORY):
                         raise
             self.optimization.free()
-            self.plan = smaller
+            self.plan = self.data.held_out.plan = smaller
             yield Warned(
                 f"memory ran out: going on with {smaller.batch_size} patches of "
                 f"{smaller.sizes[0]} voxels a step"
@@ -272,7 +283,6 @@ class Trainer:
 
     def _step(self) -> Tensor:
         """Do one step of the optimizer and return its loss."""
-        self.data.refresh(self.plan)
         rng = np.random.default_rng((self.training.seed, self.step))
         batch = self.data.batches.draw(self.plan, rng)
         loss = self.optimization.step(

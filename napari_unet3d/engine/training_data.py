@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .annotation import check_annotations
 from .batches import BatchSource
 from .errors import EngineError
 from .loss import automatic_class_weights
@@ -47,6 +48,16 @@ class TrainingVolume:
 
     def __post_init__(self) -> None:
         self.image = as_channels_first(self.image)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse an annotation of another shape than the image.
+
+        Raises
+        ------
+        EngineError
+            With both shapes.
+        """
         shape = tuple(int(n) for n in self.image.shape[1:])
         if self.annotation.shape != shape:
             raise EngineError(
@@ -88,6 +99,7 @@ class TrainingData:
         self.volumes = tuple(volumes)
         self.features = _feature_volumes(volumes, stem)
         self._validation = tuple(validation)
+        _check_validation(validation, model)
         self._validation_features = _feature_volumes(validation, stem)
         self._model, self._training = model, training
         self._seen: list[Annotation] = []
@@ -119,15 +131,37 @@ class TrainingData:
         with torch.no_grad():
             stem.fit(blocks)
 
-    def refresh(self, plan: PatchPlan) -> None:
-        """Take the newest annotations, where they changed since the last time."""
+    def refresh(self, plan: PatchPlan) -> str:
+        """Take the newest annotations, where they changed since the last time.
+
+        Returns
+        -------
+        str
+            Why they cannot be trained on, where those from before are kept.
+        """
         annotations = [volume.annotation for volume in self.volumes]
-        if len(annotations) == len(self._seen) and all(
+        is_first = not self._seen
+        if not is_first and all(
             a is b for a, b in zip(annotations, self._seen, strict=True)
         ):
-            return
+            return ""
         self._seen = annotations
-        taught, held = annotations, [volume.annotation for volume in self._validation]
+        try:
+            for volume in self.volumes:
+                volume.check()
+            _check_classes(check_annotations(annotations), self._model)
+        except EngineError as error:
+            if is_first:
+                raise
+            return f"{error}; until then the labels from before are trained on"
+        self._use(annotations, plan)
+        return ""
+
+    def _use(self, annotations: Sequence[Annotation], plan: PatchPlan) -> None:
+        taught, held = (
+            list(annotations),
+            [volume.annotation for volume in self._validation],
+        )
         held_features = self._validation_features
         if not self._validation:
             fraction, seed = self._training.validation_fraction, self._training.seed
@@ -155,6 +189,26 @@ class TrainingData:
         counts = np.bincount(labels, minlength=n_classes + 1)[1:]
         balance = self._training.class_balance
         return automatic_class_weights(counts.tolist(), balance).to(device)
+
+
+def _check_validation(volumes: Sequence[TrainingVolume], model: ModelConfig) -> None:
+    """Refuse volumes that the model cannot be measured on."""
+    for volume in volumes:
+        channels = volume.image.shape[0]
+        if channels != model.in_channels:
+            raise EngineError(
+                f"{volume.name}: the validation image has {channels} channels but the "
+                f"model takes {model.in_channels}; give one with the same channels"
+            )
+        _check_classes(volume.annotation.n_classes, model)
+
+
+def _check_classes(n_classes: int, model: ModelConfig) -> None:
+    if n_classes > (model.n_classes or 0):
+        raise EngineError(
+            f"the labels go up to class {n_classes} but the model has "
+            f"{model.n_classes} classes; relabel or start a new model"
+        )
 
 
 def _feature_volumes(

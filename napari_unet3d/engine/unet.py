@@ -17,7 +17,7 @@ Region = tuple[Range, Range, Range]
 
 
 class Convolution(nn.Module):
-    """Apply a 3×3×3 convolution, batch normalisation and ReLU.
+    """Apply a convolution, batch normalisation and ReLU.
 
     Parameters
     ----------
@@ -25,18 +25,24 @@ class Convolution(nn.Module):
         Channels before and after.
     normalization : {"batch", "none"}
         What follows the convolution.
+    kernel : {3, 1}
+        Edge of the convolution's cube.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, normalization: str = "batch"
+        self,
+        in_channels: int,
+        out_channels: int,
+        normalization: str = "batch",
+        kernel: int = 3,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel)
         self.norm: nn.Module = (
             nn.BatchNorm3d(out_channels) if normalization == "batch" else nn.Identity()
         )
 
-    def forward(self, x: Tensor, padding: Sequence[Range]) -> Tensor:
+    def forward(self, x: Tensor, padding: Sequence[Range] = ((0, 0),) * 3) -> Tensor:
         """Convolve `x` (N, C, Z, Y, X), zero-padded by `padding` (low, high) per axis.
 
         The paddings of the two ends differ where only one of them is the border of
@@ -123,6 +129,10 @@ class UNet3D(nn.Module):
         nothing, as the paper: 132×132×116 voxels give 44×44×28. The weights fit both.
     normalization : {"batch", "none"}
         What stands between convolution and ReLU.
+    shortcut : int
+        Channels of a path of two 1×1×1 convolutions from the input to the head: what
+        can be told from a voxel's own input is learned without waiting for the rest.
+        0, as in the paper, for none.
 
     Examples
     --------
@@ -142,6 +152,7 @@ class UNet3D(nn.Module):
         pooling: Sequence[Sequence[int]] = ((2, 2, 2),) * 3,
         padding: str = "same",
         normalization: str = "batch",
+        shortcut: int = 0,
     ) -> None:
         super().__init__()
         self.pooling = tuple(tuple(stride) for stride in pooling)
@@ -161,8 +172,15 @@ class UNet3D(nn.Module):
             Level(6 * width, 2 * width, 2 * width, normalization)
             for width in widths[:-1]
         )
+        self.shortcut = nn.Sequential(
+            *(
+                Convolution(before, shortcut, normalization, kernel=1)
+                for before in (in_channels, shortcut)
+                if shortcut
+            )
+        )
         # One level without pooling has no decoder: its width is then the encoder's.
-        self.head = nn.Conv3d(2 * base_channels, n_classes, 1)
+        self.head = nn.Conv3d(2 * base_channels + shortcut, n_classes, 1)
         self._initialize()
 
     @property
@@ -191,7 +209,7 @@ class UNet3D(nn.Module):
             The shape of the image, or of the region, or what unpadded convolutions
             leave of the image.
         """
-        skips = []
+        image, skips = x, []
         for level, block in enumerate(self.encoder):
             x = block(x, self._encoder_paddings())
             if level < len(self.pooling):
@@ -200,9 +218,15 @@ class UNet3D(nn.Module):
                 x = functional.max_pool3d(x, stride, stride)
         if self.padding == "valid":
             x = self._decode_valid(x, skips)
-        else:
-            x = self._decode_region(x, skips, region)
-        logits: Tensor = self.head(x)
+            return self.classify(x, _crop_centre(image, x))
+        x = self._decode_region(x, skips, region)
+        return self.classify(x, image if region is None else _crop(image, region))
+
+    def classify(self, decoded: Tensor, image: Tensor) -> Tensor:
+        """Compute logits from the decoder's output and the input of the same voxels."""
+        if len(self.shortcut):
+            decoded = torch.cat([decoded, self.shortcut(image)], dim=1)
+        logits: Tensor = self.head(decoded)
         return logits
 
     def _encoder_paddings(self) -> list[list[Range]]:
@@ -214,12 +238,7 @@ class UNet3D(nn.Module):
             list(zip(self.up, self.decoder, skips, strict=True))
         ):
             x = up(x)
-            start = [
-                (n - m) // 2 for n, m in zip(skip.shape[2:], x.shape[2:], strict=True)
-            ]
-            skip = _crop(
-                skip, [(a, a + n) for a, n in zip(start, x.shape[2:], strict=True)]
-            )
+            skip = _crop_centre(skip, x)
             x = block(torch.cat([skip, x], dim=1), self._encoder_paddings())
         return x
 
@@ -282,6 +301,11 @@ def grow(box: Region, margin: int, size: Sequence[int]) -> Region:
 def _crop(x: Tensor, box: Sequence[Range]) -> Tensor:
     z, y, x_ = (slice(low, high) for low, high in box)
     return x[:, :, z, y, x_]
+
+
+def _crop_centre(x: Tensor, like: Tensor) -> Tensor:
+    sizes = list(zip(x.shape[2:], like.shape[2:], strict=True))
+    return _crop(x, [((n - m) // 2, (n - m) // 2 + m) for n, m in sizes])
 
 
 def _paddings(given: Region, wanted: Region) -> list[Range]:

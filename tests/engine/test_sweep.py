@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from napari_unet3d.engine.sweep import fold_normalization, receptive_margin, sweep
+from napari_unet3d.engine.sweep import fold_normalization, sweep
 from napari_unet3d.engine.unet import UNet3D
 
 POOLINGS = (
@@ -66,34 +66,3 @@ def test_slices_come_out_long_before_the_last_one_is_in(randomize):
     stream = sweep(network, slabs())
     next(stream)
     assert len(read) <= 4
-
-
-def test_receptive_margin_of_the_papers_network():
-    # 44 voxels from an unpadded output to the border of its input, and two more
-    # because an aligned block may begin on the first voxel of a pooled one.
-    assert receptive_margin([(2, 2, 2)] * 3, 0) == 46
-
-
-@pytest.mark.parametrize("strides", [(), (2,), (2, 2), (3, 2), (1, 2), (2, 1), (2, 2, 2)])
-def test_a_block_depends_on_its_margin_and_on_nothing_beyond(strides):
-    pooling = [(stride, 1, 1) for stride in strides]
-    network = UNet3D(1, 1, 1, pooling, normalization="none").double().eval()
-    for weight in network.parameters():
-        nn.init.constant_(weight, 0.1)
-    total = network.total_stride[0]
-    margin = receptive_margin(pooling, 0)
-    low = -(-(margin + 2) // total) * total
-    high = low + 2 * total
-
-    def block(changed=None):
-        image = torch.ones(1, 1, low + high, 1, 1, dtype=torch.float64)
-        if changed is not None:
-            image[:, :, changed] += 1
-        with torch.no_grad():
-            return network(image)[:, :, low:high]
-
-    unchanged = block()
-    for inside in (low - margin, high + margin - 1):
-        assert not torch.equal(block(inside), unchanged)
-    for outside in (low - margin - 1, high + margin):
-        assert torch.equal(block(outside), unchanged)
