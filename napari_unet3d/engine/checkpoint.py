@@ -292,8 +292,9 @@ def _built(content: Mapping[str, Any]) -> Checkpoint:
     try:
         with torch.device("meta"):
             network, stem = build_network(model), build_stem(model)
-    except (RuntimeError, OverflowError) as error:
-        raise EngineError(f"there is no such network: {error}") from error
+    except (OverflowError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise EngineError(f"there is no such network: {reason}") from error
     for weights in checkpoint.weights.values():
         if weights:
             _check_fit(weights, network, "weights")

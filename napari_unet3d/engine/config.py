@@ -161,7 +161,7 @@ class TrainingConfig:
         default=None, le=64, description="Patches in a step (default: from the device)"
     )
     learning_rate: float = Field(
-        default=5e-3, gt=0, le=1, description="Peak learning rate of AdamW"
+        default=1e-2, gt=0, le=1, description="Peak learning rate of AdamW"
     )
     weight_decay: float = Field(
         default=0.01, ge=0, le=1, description="Weight decay of AdamW"

@@ -245,9 +245,13 @@ class Trainer:
         self.stem.load_state_dict(checkpoint.stem)
         self.optimization.restore(checkpoint)
         self._best_weights = dict(checkpoint.weights.get("best", {}))
-        self.schedule.step = checkpoint.step
-        self.schedule.seconds = checkpoint.seconds
-        self.schedule.start |= checkpoint.schedule
+        # A schedule at its end is not stretched by other settings: a new one begins.
+        former = Schedule(checkpoint.training)
+        former.step, former.seconds = checkpoint.step, checkpoint.seconds
+        former.start |= checkpoint.schedule
+        former.begin()
+        self.schedule.step, self.schedule.seconds = former.step, former.seconds
+        self.schedule.start = former.start
         self.best = dict(checkpoint.best)
         self.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit

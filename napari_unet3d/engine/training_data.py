@@ -184,6 +184,11 @@ class TrainingData:
                     f"class_weights has {len(given)} values, {given}, but there are "
                     f"{n_classes} classes; give one weight for each"
                 )
+            if not any(given):
+                raise EngineError(
+                    "all class_weights are 0, so nothing would be learned; give one "
+                    "class at least a weight above 0"
+                )
             return torch.tensor(given, device=device)
         labels = np.concatenate([annotation.labels for annotation in annotations])
         counts = np.bincount(labels, minlength=n_classes + 1)[1:]
@@ -214,7 +219,11 @@ def _check_classes(n_classes: int, model: ModelConfig) -> None:
 def _feature_volumes(
     volumes: Sequence[TrainingVolume], stem: FilterStem
 ) -> list[FeatureVolume]:
-    return [
-        FeatureVolume(volume.image, IntensityStatistics.from_image(volume.image), stem)
-        for volume in volumes
-    ]
+    features = []
+    for volume in volumes:
+        try:
+            statistics = IntensityStatistics.from_image(volume.image)
+        except EngineError as error:
+            raise EngineError(f"{volume.name}: {error}") from error
+        features.append(FeatureVolume(volume.image, statistics, stem))
+    return features

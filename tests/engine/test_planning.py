@@ -125,10 +125,8 @@ def test_what_does_not_fit_is_refused(arguments, message):
         resolve(**arguments)
 
 
-@pytest.mark.parametrize(("matrix_units", "expected"), [(True, 16), (False, 8)])
-def test_default_channels(matrix_units, expected, monkeypatch):
-    monkeypatch.setattr(planning, "has_matrix_units", lambda: matrix_units)
-    assert default_base_channels(CPU) == expected
+def test_width_follows_the_device():
+    assert default_base_channels(CPU) == 8
     assert default_base_channels(CUDA) == default_base_channels(torch.device("mps")) == 32
 
 

@@ -26,7 +26,7 @@ def numbers(*shape, seed=0):
 @pytest.mark.parametrize("normalization", ["batch", "none"])
 def test_folding_keeps_the_logits_and_the_network(normalization, randomize):
     network = randomize(
-        UNet3D(2, 3, 2, ((1, 2, 2), (2, 2, 2)), normalization=normalization)
+        UNet3D(2, 3, 2, ((1, 2, 2),), normalization=normalization, shortcut=3)
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
     folded = fold_normalization(network)
@@ -41,7 +41,8 @@ def test_folding_keeps_the_logits_and_the_network(normalization, randomize):
 @given(data=st.data())
 def test_a_sweep_is_the_network_on_all_slices_at_once(data, randomize):
     pooling = data.draw(st.sampled_from(POOLINGS))
-    network = fold_normalization(randomize(UNet3D(1, 2, 2, pooling)))
+    shortcut = data.draw(st.sampled_from([0, 3]))
+    network = fold_normalization(randomize(UNet3D(1, 2, 2, pooling, shortcut=shortcut)))
     stride = network.total_stride
     lengths = [
         stride[0] * n

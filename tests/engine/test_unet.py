@@ -77,16 +77,27 @@ def test_channels_double_before_the_pooling(pooling):
     assert network.head.out_channels == 4
 
 
+def test_the_shortcut_sees_each_voxel_alone():
+    network = UNet3D(2, 3, 1, ((2, 2, 2),), shortcut=4).eval()
+    network.head.weight.data[:, :2] = 0
+    image = numbers(1, 2, 4, 4, 4)
+    other = image.clone()
+    other[0, :, 1, 2, 3] += 1
+    with torch.no_grad():
+        changed = (network(other) != network(image)).any(dim=1)[0]
+    assert changed.nonzero().tolist() == [[1, 2, 3]]
+
+
 def test_total_stride_is_the_product_of_all():
     assert UNet3D(1, 2, 1, [(1, 2, 2), (3, 2, 1)]).total_stride == (3, 4, 2)
     assert UNet3D(1, 2, 1, []).total_stride == (1, 1, 1)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_both_paddings_share_weights_and_agree_inside(depth, randomize):
+@pytest.mark.parametrize(("depth", "shortcut"), [(1, 0), (2, 3), (3, 0)])
+def test_both_paddings_share_weights_and_agree_inside(depth, shortcut, randomize):
     pooling = ((2, 2, 2),) * (depth - 1)
-    same = randomize(UNet3D(1, 2, 2, pooling)).double()
-    valid = UNet3D(1, 2, 2, pooling, padding="valid").eval().double()
+    same = randomize(UNet3D(1, 2, 2, pooling, shortcut=shortcut)).double()
+    valid = UNet3D(1, 2, 2, pooling, "valid", shortcut=shortcut).eval().double()
     valid.load_state_dict(same.state_dict())
 
     # Unpadded convolutions pool from their third voxel on, so their grid of pooled
@@ -122,10 +133,10 @@ def crop(x, region):
 
 
 @settings(max_examples=25)
-@given(case=regions())
-def test_logits_of_a_region_are_those_of_the_whole(case, randomize):
+@given(case=regions(), shortcut=st.sampled_from([0, 3]))
+def test_logits_of_a_region_are_those_of_the_whole(case, shortcut, randomize):
     pooling, size, region = case
-    network = randomize(UNet3D(2, 3, 2, pooling))
+    network = randomize(UNet3D(2, 3, 2, pooling, shortcut=shortcut))
     image = numbers(2, 2, *size)
     with torch.no_grad():
         part, whole = network(image, region), network(image)

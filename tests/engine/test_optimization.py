@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_unet3d.engine import EngineError, ModelConfig, TrainingConfig
+from napari_unet3d.engine.batches import Batch
+from napari_unet3d.engine.optimization import Optimization, Schedule
+
+MODEL = ModelConfig(
+    in_channels=1,
+    n_classes=2,
+    base_channels=1,
+    pooling=((2, 2, 2),),
+    spacing=(1.0, 1.0, 1.0),
+    stem="none",
+)
+TRAINING = TrainingConfig(steps=10)
+CPU = torch.device("cpu")
+FLAT = torch.ones(2)
+
+
+def make(dtype=torch.float32, **training):
+    return Optimization(MODEL, replace(TRAINING, **training), CPU, dtype)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 1, 4, 4, 4, generator=generator)
+    return Batch(features, (features[:, 0] > 0).long(), None)
+
+
+def rates(training):
+    schedule = Schedule(training)
+    found = []
+    for _ in range(training.steps):
+        found.append(schedule.learning_rate)
+        schedule.step += 1
+    return found, schedule
+
+
+def test_the_rate_rises_stays_and_falls():
+    training = TrainingConfig(steps=1000, learning_rate=0.1, warmup=0.2, decay=0.3)
+    found, schedule = rates(training)
+    assert found[0] < 0.002
+    assert found[100] == pytest.approx(0.05, rel=0.05)
+    assert found[200:700] == [pytest.approx(0.1)] * 500
+    assert found[850] == pytest.approx(0.05, rel=0.05)
+    assert found[-1] == pytest.approx(0.001)
+    assert schedule.progress == 1
+
+
+@given(
+    steps=st.integers(1, 200), warmup=st.floats(0, 1), decay=st.floats(0, 1)
+)
+def test_the_rate_is_never_too_large_and_never_nothing(steps, warmup, decay):
+    training = TrainingConfig(
+        steps=steps, learning_rate=0.1, warmup=warmup, decay=decay
+    )
+    found, schedule = rates(training)
+    assert all(0 < rate <= 0.1 for rate in found)
+    # Even without a warm-up the first steps are small.
+    assert found[0] <= 0.011
+
+
+def test_minutes_are_counted_in_seconds():
+    schedule = Schedule(TrainingConfig(minutes=0.5))
+    schedule.seconds = 15
+    assert schedule.progress == 0.5
+    assert Schedule(TrainingConfig()).progress == 0
+    default = Schedule(TrainingConfig())
+    default.seconds = 180
+    assert default.progress == 1
+
+
+def test_a_schedule_at_its_end_begins_anew():
+    schedule = Schedule(TRAINING)
+    schedule.step, schedule.seconds = 7, 3.5
+    schedule.begin()
+    assert schedule.progress == pytest.approx(0.7)
+    schedule.step = 10
+    schedule.begin()
+    assert schedule.progress == 0
+    assert schedule.start == {"step": 10, "seconds": 3.5}
+    assert schedule.learning_rate < TRAINING.learning_rate / 5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice_cross_entropy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_make_the_loss_smaller(loss, dtype, batch):
+    optimization = make(dtype, loss=loss)
+    losses = [float(optimization.step(batch, FLAT, 0.02)) for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(p.dtype == torch.float32 for p in optimization.network.parameters())
+
+
+def test_the_average_follows_the_weights(batch):
+    optimization = make(ema_decay=0.9)
+    for _ in range(30):
+        optimization.step(batch, FLAT, 0.01)
+    before = {k: v.clone() for k, v in optimization.average.state_dict().items()}
+    optimization.step(batch, FLAT, 0.01)
+    latest = optimization.network.state_dict()
+    for name, value in optimization.average.state_dict().items():
+        if value.is_floating_point():
+            # Quicker than told at first: 31 of 40, not 36 of 40.
+            expected = torch.lerp(before[name], latest[name], 1 - 31 / 40)
+            torch.testing.assert_close(value, expected)
+        else:
+            assert torch.equal(value, latest[name])
+
+
+def test_without_averaging_both_are_the_same(batch):
+    optimization = make(ema_decay=0.0)
+    optimization.step(batch, FLAT, 0.01)
+    latest = optimization.network.state_dict()
+    for name, value in optimization.average.state_dict().items():
+        torch.testing.assert_close(value, latest[name])
+
+
+def test_the_average_is_always_ready_to_predict(batch):
+    optimization = make()
+    optimization.step(batch, FLAT, 0.01)
+    assert not any(module.training for module in optimization.average.modules())
+
+
+def test_the_gradient_is_clipped(batch):
+    optimization = make(gradient_clip=1e-3)
+    optimization.step(batch, 1000 * FLAT, 0.01)
+    norms = [p.grad.norm() for p in optimization.network.parameters()]
+    assert torch.stack(norms).norm() <= 1.001e-3
+    optimization.free()
+    assert all(p.grad is None for p in optimization.network.parameters())
+
+
+def test_the_same_seed_makes_the_same_weights():
+    first, again, other = (make(seed=seed) for seed in (1, 1, 2))
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name])
+    assert not torch.equal(
+        first.network.head.weight, other.network.head.weight
+    )
+
+
+def test_state_is_a_copy(batch):
+    optimization = make()
+    optimization.step(batch, FLAT, 0.01)
+    state = optimization.state()
+    before = {k: v.clone() for k, v in state["weights"]["latest"].items()}
+    optimization.step(batch, FLAT, 0.01)
+    for name, value in state["weights"]["latest"].items():
+        assert torch.equal(value, before[name])
+    (moments, *_) = state["optimizer"]["state"].values()
+    assert moments["step"] == 1
+
+
+def restored(optimization, checkpoint, **training):
+    other = make(**training)
+    other.restore(replace(checkpoint, **optimization.state()))
+    return other
+
+
+@pytest.fixture
+def checkpoint(make_checkpoint):
+    return make_checkpoint(n_classes=2, base_channels=1, pooling=((2, 2, 2),), stem="none")
+
+
+def test_restoring_goes_on_where_it_was(checkpoint, batch):
+    optimization = make()
+    optimization.step(batch, FLAT, 0.01)
+    other = restored(optimization, replace(checkpoint, step=1))
+    for _ in range(2):
+        assert optimization.step(batch, FLAT, 0.01) == other.step(batch, FLAT, 0.01)
+    for name in ("latest", "average"):
+        state = other.state()["weights"][name]
+        for key, value in optimization.state()["weights"][name].items():
+            assert torch.equal(value, state[key])
+
+
+def test_settings_may_change_when_training_goes_on(checkpoint, batch):
+    optimization = make(weight_decay=0.3)
+    optimization.step(batch, FLAT, 0.01)
+    other = restored(optimization, checkpoint, weight_decay=0.1)
+    assert {g["weight_decay"] for g in other.optimizer.param_groups} == {0.1}
+
+
+def test_a_model_for_prediction_only_can_be_trained_on(checkpoint, batch):
+    checkpoint = replace(checkpoint, optimizer={})
+    del checkpoint.weights["latest"]
+    optimization = make()
+    optimization.restore(checkpoint)
+    for name, value in optimization.network.state_dict().items():
+        assert torch.equal(value, checkpoint.weights["average"][name])
+    assert torch.isfinite(optimization.step(batch, FLAT, 0.01))
+
+
+def damaged(state, kind):
+    first = state["state"][0]
+    changes = {
+        "no state": lambda: state.pop("state"),
+        "state is a list": lambda: state.update(state=[1, 2]),
+        "moments are text": lambda: state["state"].update({0: "a"}),
+        "a moment is missing": lambda: first.pop("exp_avg"),
+        "a moment is a number": lambda: first.update(exp_avg_sq=3),
+        "another shape": lambda: first.update(exp_avg=torch.zeros(3)),
+    }
+    changes[kind]()
+    return state
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("no state", "state is a list", "moments are text"),
+        *("a moment is missing", "a moment is a number", "another shape"),
+    ],
+)
+def test_a_damaged_optimizer_state_is_a_sentence(kind, checkpoint, batch):
+    optimization = make()
+    optimization.step(batch, FLAT, 0.01)
+    state = damaged(optimization.state()["optimizer"], kind)
+    with pytest.raises(EngineError, match="optimizer's state .* damaged"):
+        make().restore(replace(checkpoint, optimizer=state))
+
+
+def test_memory_is_given_back_on_a_gpu_too(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    optimization = make()
+    optimization.free()
+    assert not emptied
+    optimization._device = torch.device("cuda")
+    optimization.free()
+    assert emptied
