@@ -35,17 +35,18 @@ types: ## Check types
 	$(SETUP) dev
 	$(BIN)/mypy $(ARGS)
 
-docs: ## Take the screenshots of the documentation
+docs: ## Draw the pictures of the documentation and take its screenshots
 	$(SETUP) --display docs
+	$(BIN)/python docs/draw_architecture.py
 	$(WITH_DISPLAY) $(BIN)/python docs/take_screenshots.py $(ARGS)
 
-bench: ## Measure accuracy, speed and memory, and print the tables
-	$(SETUP) --display bench
-	$(WITH_DISPLAY) $(BIN)/python -m benchmarks $(ARGS)
+bench: ## Measure accuracy beside a random forest, and print the table
+	$(SETUP) bench
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
-napari: ## Open napari with the plugin
+napari: ## Open napari with a sample, its annotation and the dock widget
 	$(SETUP) --display dev
-	$(BIN)/napari --with napari-unet3d $(ARGS)
+	$(BIN)/python -m napari_unet3d._qt.start $(ARGS)
 
 clean: ## Remove build products and caches, but not .venv
 	rm -rf build dist *.egg-info .coverage htmlcov

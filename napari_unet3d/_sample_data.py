@@ -66,6 +66,36 @@ def sparse_annotation(truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return labels
 
 
+def tubules_layers() -> list[tuple[NDArray[np.uint8], dict[str, Any], str]]:
+    """Return image and sparse annotation as layers, for File → Open Sample."""
+    from napari_unet3d._qt.classes import (
+        METADATA,
+        class_metadata,
+        colormap_of,
+        make_classes,
+    )
+
+    image, truth = tubules()
+    grid: dict[str, Any] = {
+        "scale": SPACING,
+        "units": ("micrometer",) * 3,
+        "axis_labels": ("z", "y", "x"),
+    }
+    classes = make_classes(CLASS_NAMES, CLASS_COLORS)
+    metadata = {METADATA: {"kind": "annotation", **class_metadata(classes)}}
+    about = {
+        "name": "tubules annotation",
+        "opacity": 0.7,
+        "colormap": colormap_of(classes),
+        "metadata": metadata,
+        **grid,
+    }
+    return [
+        (image, {"name": "tubules", **grid}, "image"),
+        (sparse_annotation(truth), about, "labels"),
+    ]
+
+
 def _paths(
     shape: tuple[int, int, int], rng: np.random.Generator
 ) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,13 @@ COLORS = (
     "#44bb99",
     "#ffaabb",
 )
-"""Colours of the classes 1, 2, ...: distinct to colour-blind eyes as well (Paul Tol)."""
+"""Colours of the classes 1, 2, ..., distinct to colour-blind eyes (Paul Tol)."""
 
 PLANES = ("XY", "XZ", "YZ")
 _GAP, _TEXT = 8, 16
 
 
-def gray_levels(plane: NDArray[np.floating]) -> NDArray[np.uint8]:
+def gray_levels(plane: NDArray[Any]) -> NDArray[np.uint8]:
     """Stretch a plane between its 1st and 99th percentiles."""
     low, high = np.percentile(plane, [1, 99])
     scaled = (plane - low) / max(high - low, 1e-12)
@@ -39,8 +40,8 @@ def gray_levels(plane: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def overlay(
-    plane: NDArray[np.floating],
-    labels: NDArray[np.integer] | None,
+    plane: NDArray[Any],
+    labels: NDArray[Any] | None,
     opacity: float = 0.45,
 ) -> NDArray[np.uint8]:
     """Colour the labelled pixels of a plane (H, W).
@@ -60,8 +61,8 @@ def overlay(
 
 
 def three_planes(
-    volume: NDArray[np.floating],
-    labels: NDArray[np.integer] | None,
+    volume: NDArray[Any],
+    labels: NDArray[Any] | None,
     position: Sequence[int],
     aspect: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> list[NDArray[np.uint8]]:

@@ -1,15 +1,13 @@
-"""Progress on the terminal and on disk."""
+"""Progress on the terminal."""
 
 from __future__ import annotations
 
-import csv
-import json
+import shutil
 import sys
 import time
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
-from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import (
     Saved,
     Segmented,
@@ -23,9 +21,14 @@ from napari_unet3d.engine.events import (
 
 
 class Reporter:
-    """Tell on a terminal what happens, one line that renews itself.
+    """Tell what happens, on one line that renews itself.
 
-    Where the output is not a terminal, a line every ten seconds.
+    Where the stream is not a terminal, it is a line every ten seconds.
+
+    Parameters
+    ----------
+    stream : text stream, optional
+        Standard error by default.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -33,22 +36,13 @@ class Reporter:
         self._live = self._stream.isatty()
         self._last = 0.0
         self._iou = ""
-        self._rate = (0.0, 0)
+        self._start: tuple[float, int, float] | None = None
         self._width = 0
 
     def __call__(self, event: TrainingEvent | Segmented) -> None:
         """Show an event."""
         if isinstance(event, Started):
-            held = (
-                f", {event.held_out_voxels} held out" if event.held_out_voxels else ""
-            )
-            self._line(
-                f"{event.device} ({event.precision}): {event.n_parameters:,} "
-                f"parameters, base {event.base_channels}, "
-                f"{event.batch_size} patches of {_size(event.patch_size)} voxels a "
-                f"step, {event.labelled_voxels:,} labelled voxels{held}"
-            )
-            self._rate = (time.monotonic(), event.step)
+            self._started(event)
         elif isinstance(event, StepDone):
             self._step(event)
         elif isinstance(event, Validated):
@@ -60,22 +54,39 @@ class Reporter:
         elif isinstance(event, Trained):
             self._line(
                 f"training {event.reason}: {event.step} steps in "
-                f"{event.seconds:.0f} s{self._iou}"
+                f"{_time(event.seconds)}{self._iou}"
             )
         elif self._due(event.progress >= 1):
             self._renew(f"segmented {event.progress:4.0%}", event.progress >= 1)
 
+    def _started(self, event: Started) -> None:
+        levels = len(event.pooling) + 1
+        held_out = f", {event.held_out_voxels:,} held out"
+        self._line(
+            f"network: {event.n_parameters:,} parameters ({levels} levels, "
+            f"{event.base_channels} base channels) on {event.device} in "
+            f"{event.precision}"
+        )
+        self._line(
+            f"data: {event.labelled_voxels:,} labelled voxels"
+            f"{held_out if event.held_out_voxels else ''}; a step takes "
+            f"{event.batch_size} patches of {_size(event.patch_size)} voxels"
+        )
+
     def _step(self, event: StepDone) -> None:
+        now = time.monotonic()
+        # The first step is slower than those after it.
+        start = self._start or (now, event.step, event.progress)
+        self._start = start
         if not self._due():
             return
-        seconds, first = time.monotonic() - self._rate[0], self._rate[1]
+        seconds, steps = now - start[0], event.step - start[1]
+        rate = f" ({steps / seconds:.1f}/s)" if steps and seconds > 0 else ""
         left = ""
-        if event.progress > 0.01 and seconds > 1:
-            rest = seconds * (1 - event.progress) / event.progress
-            left = f", {rest:.0f} s left"
+        if (done := event.progress - start[2]) > 0 and seconds > 2:
+            left = f", {_time(seconds * (1 - event.progress) / done)} left"
         self._renew(
-            f"{event.progress:4.0%}  step {event.step} "
-            f"({(event.step - first) / max(seconds, 1e-3):.1f}/s), "
+            f"{event.progress:4.0%}  step {event.step}{rate}, "
             f"loss {event.loss:.3f}{self._iou}{left}"
         )
 
@@ -90,6 +101,8 @@ class Reporter:
         if not self._live:
             print(text, file=self._stream, flush=True)
             return
+        # A line that wraps cannot be renewed.
+        text = text[: shutil.get_terminal_size().columns - 1]
         end = "\n" if final else ""
         print("\r" + text.ljust(self._width), end=end, file=self._stream, flush=True)
         self._width = 0 if final else len(text)
@@ -101,80 +114,12 @@ class Reporter:
         print(text, file=self._stream, flush=True)
 
 
-class History:
-    """Write what is measured to `history.csv`, `history.json` and TensorBoard.
-
-    Parameters
-    ----------
-    folder : path
-        Made if it does not exist.
-    tensorboard : bool
-        Whether to write event files too, which needs the extra.
-
-    Raises
-    ------
-    EngineError
-        Where the folder cannot be written to or the extra is missing.
-    """
-
-    COLUMNS = ("step", "seconds", "loss", "learning_rate", "mean_iou", "iou")
-
-    def __init__(self, folder: str | Path, tensorboard: bool = False) -> None:
-        self._folder = Path(folder)
-        self._rows: list[dict[str, Any]] = []
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._folder / "history.csv", "w", newline="")  # noqa: SIM115
-        except OSError as error:
-            raise EngineError(
-                f"cannot write to the log folder {folder}: {error.strerror}; choose "
-                "another with --log-dir"
-            ) from error
-        self._csv = csv.DictWriter(self._file, self.COLUMNS)
-        self._csv.writeheader()
-        self._board = _summary_writer(self._folder) if tensorboard else None
-
-    def __call__(self, event: TrainingEvent) -> None:
-        """Record an event, where it holds figures."""
-        if isinstance(event, StepDone):
-            row: dict[str, Any] = {
-                "loss": event.loss,
-                "learning_rate": event.learning_rate,
-            }
-        elif isinstance(event, Validated):
-            row = {"mean_iou": event.mean_iou}
-            row |= {f"iou/class {k}": iou for k, iou in enumerate(event.iou, 1)}
-        else:
-            return
-        if self._board is not None:
-            for name, value in row.items():
-                self._board.add_scalar(name, value, event.step)
-        row = {name: value for name, value in row.items() if name in self.COLUMNS}
-        if isinstance(event, Validated):
-            row["iou"] = " ".join(f"{value:.4f}" for value in event.iou)
-        row = {"step": event.step, "seconds": round(event.seconds, 3), **row}
-        self._csv.writerow(row)
-        self._rows.append(row)
-
-    def close(self) -> None:
-        """Complete the files."""
-        self._file.close()
-        with open(self._folder / "history.json", "w") as file:
-            json.dump(self._rows, file, indent=1)
-        if self._board is not None:
-            self._board.close()
-
-
-def _summary_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise EngineError(
-            "TensorBoard is not installed; pip install 'napari-unet3d[tensorboard]' "
-            "or leave --tensorboard out"
-        ) from error
-    return SummaryWriter(str(folder))
-
-
-def _size(size: tuple[int, ...]) -> str:
+def _size(size: Sequence[int]) -> str:
     return "×".join(str(n) for n in size)
+
+
+def _time(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02d} min"

@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_unet3d.engine import Segmenter, load
-from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.device import keep_freed_memory
-from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import Volume, create_volume, open_image
+from napari_unet3d.io.units import converted
 
+from .files import check_outputs, expanded
+from .flags import add_flags, given_flags
 from .progress import Reporter
-from .settings import add_flags, build_run, given_flags
+from .settings import build_run, overlay_values, read_run
+
+if TYPE_CHECKING:
+    import argparse
+
+    from napari_unet3d.engine.checkpoint import Checkpoint
+    from napari_unet3d.engine.config import SegmentationConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    parser.add_argument("--model", required=True, metavar="FILE", help="trained model")
-    parser.add_argument(
-        "--image", required=True, metavar="FILE", help="volume to segment"
+    parser.usage = "%(prog)s --model FILE --image FILE --output FILE [options]"
+    files = parser.add_argument_group("files")
+    files.add_argument("--model", required=True, metavar="FILE", help="Trained model")
+    files.add_argument(
+        "--image", required=True, metavar="FILE", help="Volume to segment"
     )
-    parser.add_argument(
-        "--output", required=True, metavar="FILE", help="segmentation, classes 1 to K"
+    files.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="Segmentation to write, classes 1 to K; its ending decides the format",
     )
-    parser.add_argument(
+    files.add_argument(
         "--probabilities",
         metavar="FILE",
-        help="also write the probability of each class, 255 for certain",
+        help="Also write the probability of each class as a channel, 255 for certain",
     )
-    add_flags(parser, "segmentation")
-    add_flags(parser, "data", only=("channels", "axes"))
+    files.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file whose sections segmentation and data are used; flags win over "
+        "it",
+    )
+    add_flags(parser.add_argument_group("segmentation"), "segmentation")
+    add_flags(parser.add_argument_group("data"), "data", only=("channels", "axes"))
 
 
 def run(options: argparse.Namespace) -> None:
     """Segment one volume."""
-    config = build_run(given_flags(options))
+    flags = given_flags(options)
+    file = read_run(options.config) if options.config else {}
+    config = build_run(overlay_values(file, flags))
     segment_file(
         options.model,
         options.image,
@@ -48,7 +69,6 @@ def run(options: argparse.Namespace) -> None:
         channels=config.data.channels,
         axes=config.data.axes,
     )
-    print(f"wrote {options.output}", file=sys.stderr)
 
 
 def segment_file(
@@ -79,18 +99,15 @@ def segment_file(
     EngineError
         Where a file cannot be read or written or does not fit the model.
     """
+    outputs = [output] if probabilities is None else [output, probabilities]
+    check_outputs(outputs, [image, model])
     keep_freed_memory()
-    checkpoint = load(model)
+    checkpoint = load(expanded(model))
     volume = open_image(image, axes=axes, channels=channels)
-    _warn_of_spacing(checkpoint.model.spacing, volume)
-    named = [output] + ([probabilities] if probabilities else [])
-    if len({Path(name).resolve() for name in [*named, image]}) <= len(named):
-        raise EngineError(
-            f"input and outputs must be different files, got {image} and "
-            f"{', '.join(map(str, named))}; choose another --output"
-        )
+    _warn_of_spacing(checkpoint, volume)
+    n_classes = checkpoint.model.n_classes or 0
+    shape = volume.data.shape[1:]
     with ExitStack() as files:
-        shape = volume.data.shape[1:]
         labels = files.enter_context(
             create_volume(
                 output,
@@ -99,15 +116,16 @@ def segment_file(
                 spacing=volume.spacing,
                 unit=volume.unit,
                 class_names=checkpoint.class_names,
+                class_colors=_colors(checkpoint),
                 affine=volume.affine,
             )
         )
         found = None
-        if probabilities:
+        if probabilities is not None:
             found = files.enter_context(
                 create_volume(
                     probabilities,
-                    (len(checkpoint.class_names), *shape),
+                    (n_classes, *shape),
                     "uint8",
                     spacing=volume.spacing,
                     unit=volume.unit,
@@ -118,18 +136,34 @@ def segment_file(
         report = Reporter()
         for event in Segmenter(checkpoint, volume.data, config).run(labels, found):
             report(event)
+    print(f"wrote {' and '.join(map(str, outputs))}", file=sys.stderr)
 
 
-def _warn_of_spacing(trained: tuple[float, ...] | None, volume: Volume) -> None:
+def _colors(checkpoint: Checkpoint) -> list[list[float]] | None:
+    """Return the colours of the classes as numbers from 0 to 1, if it has any."""
+    colors = checkpoint.class_colors
+    if not colors or not all(re.fullmatch(r"#[0-9a-fA-F]{6}", c) for c in colors):
+        return None
+    return [[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]
+
+
+def _warn_of_spacing(checkpoint: Checkpoint, volume: Volume) -> None:
     """Tell where voxels have another size or shape than those of the training."""
-    if trained is None or volume.spacing is None:
+    trained, spacing = checkpoint.model.spacing, volume.spacing
+    if trained is None or spacing is None:
         return
-    ratios = [a / b for a, b in zip(volume.spacing, trained, strict=True)]
+    if checkpoint.unit and volume.unit:
+        spacing = converted(spacing, volume.unit, checkpoint.unit)
+    if trained == (1, 1, 1) and not checkpoint.unit:
+        # Nothing was known but that voxels are cubes.
+        z, y, x = (length / min(spacing) for length in spacing)
+        spacing = z, y, x
+    ratios = [a / b for a, b in zip(spacing, trained, strict=True)]
     if max(ratios) > 1.25 or min(ratios) < 0.8:
         print(
-            f"warning: {volume.source} has a spacing of {_shown(volume.spacing)} but "
-            f"the model was trained at {_shown(trained)}; if the units are the same, "
-            "resample the image for a better segmentation",
+            f"warning: {volume.source} has a spacing of {_shown(spacing)} but the "
+            f"model was trained at {_shown(trained)} {checkpoint.unit}".rstrip()
+            + "; resample the image for a better segmentation",
             file=sys.stderr,
         )
 

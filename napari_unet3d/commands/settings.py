@@ -5,11 +5,10 @@ The same fields are read from a YAML file and from flags; flags win.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -18,12 +17,16 @@ from napari_unet3d.engine.config import (
     ModelConfig,
     SegmentationConfig,
     TrainingConfig,
-    describe_problems,
 )
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import read_configuration
 
+from .problems import Naming, describe
+
 _STRICT = ConfigDict(extra="forbid")
+
+Values = dict[str, Any]
+"""Sections with plain values of their fields, only those that were given."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -38,23 +41,26 @@ class Pair:
 class DataConfig:
     """Which files to use; relative paths are relative to the YAML file."""
 
-    train: tuple[Pair, ...] = Field((), description="Sparsely annotated volumes")
+    train: tuple[Pair, ...] = Field(default=(), description="Volumes to train on")
     validation: tuple[Pair, ...] = Field(
-        (),
-        description="Volumes to measure on while training, instead of held-out labels",
+        default=(), description="Volumes to measure on while training"
     )
     test: tuple[Pair, ...] = Field(
-        (), description="Volumes to segment and score after the training"
+        default=(), description="Volumes to segment and score after the training"
     )
     channels: tuple[int, ...] | None = Field(
-        None, description="Channels of the images to use, from 0 (default: all)"
+        default=None,
+        description="Channels of the images to use, counted from 0 (default: all)",
     )
     axes: str | None = Field(
-        None,
-        description="Meaning of the images' axes, as CZYX (default: as in the file)",
+        default=None,
+        description="Meaning of the axes of images, as CZYX; labels have the same "
+        "without C (default: as the file says)",
     )
     class_names: tuple[str, ...] = Field(
-        (), description="Names of the classes 1, 2, ..., separated by commas"
+        default=(),
+        description="Names of the classes 1, 2, ... "
+        "(default: background, class 2, ...)",
     )
 
 
@@ -62,15 +68,19 @@ class DataConfig:
 class OutputConfig:
     """What to write."""
 
-    model: str | None = Field(None, description="Model file to write")
+    model: str | None = Field(default=None, description="Model file to write")
     log_dir: str | None = Field(
-        None, description="Folder for the history as CSV and JSON"
+        default=None,
+        description="Folder for the history as CSV and JSON (default: none is written)",
     )
     tensorboard: bool = Field(
-        False, description="Write the history for TensorBoard too, in log_dir"
+        default=False,
+        description="Write the history for TensorBoard too, in the log folder",
     )
     segmentation_dir: str | None = Field(
-        None, description="Folder for the segmentations of the test volumes"
+        default=None,
+        description="Folder for the segmentations of the test volumes (default: that "
+        "of the model)",
     )
 
 
@@ -85,7 +95,7 @@ class RunConfig:
     output: OutputConfig = Field(default_factory=OutputConfig)
 
 
-SECTIONS = {
+SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "training": TrainingConfig,
@@ -94,20 +104,25 @@ SECTIONS = {
 }
 
 
-def read_run(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file as nested dictionaries, its relative paths made absolute.
+def read_run(path: str | Path) -> Values:
+    """Read a YAML file, its relative paths made absolute.
+
+    Only what the file says is returned, because defaults must not hide the settings of
+    a model that is trained on.
 
     Raises
     ------
     EngineError
         Naming each field that is unknown or wrong.
     """
-    values = read_configuration(path)
-    config = build_run(values, str(path))
-    folder = Path(path).parent
-    plain = as_plain(config)
-    # Only what the file says: defaults must not hide those of a resumed model.
-    given = _only(plain, values)
+    # A section whose fields are all commented out has no value.
+    values = {
+        name: {} if section is None and name in SECTIONS else section
+        for name, section in read_configuration(path).items()
+    }
+    config = build_run(values, lambda field: f"{path}: {'.'.join(field)}")
+    given = _only(as_plain(config), values)
+    folder = Path(os.path.expanduser(path)).parent
     for kind in ("train", "validation", "test"):
         for pair in given.get("data", {}).get(kind, []):
             for name in ("image", "labels"):
@@ -118,8 +133,15 @@ def read_run(path: str | Path) -> dict[str, Any]:
     return given
 
 
-def build_run(values: Mapping[str, Any], where: str = "") -> RunConfig:
-    """Validate nested values.
+def build_run(values: Mapping[str, Any], named: Naming | None = None) -> RunConfig:
+    """Validate values.
+
+    Parameters
+    ----------
+    values : mapping
+        Sections with values of their fields.
+    named : callable, optional
+        What to call a field in messages.
 
     Raises
     ------
@@ -128,123 +150,52 @@ def build_run(values: Mapping[str, Any], where: str = "") -> RunConfig:
     """
     try:
         return RunConfig(**values)
-    except (ValidationError, TypeError) as error:
-        prefix = f"{where}: " if where else ""
-        raise EngineError(prefix + describe_problems(error, RunConfig)) from error
+    except ValidationError as error:
+        raise EngineError(describe(error, RunConfig, named or _dotted)) from error
 
 
-def as_plain(config: Any) -> dict[str, Any]:
+def as_plain(config: Any) -> Values:
     """Return a configuration as values that YAML and JSON can hold."""
-    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    plain: Values = TypeAdapter(type(config)).dump_python(config, mode="json")
     return plain
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested values over each other; later ones win."""
-    merged: dict[str, Any] = {}
+def overlay_values(*layers: Mapping[str, Any]) -> Values:
+    """Lay values over each other; later ones win.
+
+    Minutes and steps exclude each other, so either takes the place of both.
+
+    Raises
+    ------
+    EngineError
+        Where one layer gives minutes and steps.
+    """
+    merged: Values = {}
     for layer in layers:
-        for name, value in layer.items():
-            if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-                merged[name] = merge(merged[name], value)
-            else:
-                merged[name] = value
+        training = layer.get("training", {})
+        given = [name for name in ("minutes", "steps") if training.get(name)]
+        if len(given) > 1:
+            raise EngineError(
+                f"minutes and steps exclude each other, got {training['minutes']} "
+                f"minutes and {training['steps']} steps; give one of them"
+            )
+        if given and "training" in merged:
+            merged["training"] |= {"minutes": None, "steps": None}
+        merged = _merge(merged, layer)
     return merged
 
 
-def add_flags(
-    parser: argparse.ArgumentParser, section: str, only: Sequence[str] = ()
-) -> None:
-    """Add a flag for every field of a section, or only for some."""
-    group = parser.add_argument_group(section)
-    for path, name, info in _fields(SECTIONS[section], (section,)):
-        if (only and name not in only) or Pair in get_args(info.annotation):
-            continue
-        choices = _choices(info.annotation)
-        default = "" if info.default is None else f" [{_shown(info.default)}]"
-        if isinstance(info.default, bool):
-            group.add_argument(
-                _flag(name),
-                action=argparse.BooleanOptionalAction,
-                default=None,
-                dest=".".join(path),
-                help=f"{info.description}{default}",
-            )
-            continue
-        group.add_argument(
-            _flag(name),
-            dest=".".join(path),
-            choices=choices,
-            metavar=None if choices else name.upper(),
-            help=f"{info.description}{default}".replace("%", "%%"),
-        )
-
-
-def given_flags(options: argparse.Namespace) -> dict[str, Any]:
-    """Collect the flags that were given, as nested values."""
-    values: dict[str, Any] = {}
-    for dotted, text in vars(options).items():
-        path = dotted.split(".")
-        if text is None or len(path) < 2:
-            continue
-        place = values
-        for part in path[:-1]:
-            place = place.setdefault(part, {})
-        place[path[-1]] = _parsed(text, _annotation(path))
-    return values
-
-
-def _fields(kind: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, str, Any]]:
-    for name, info in kind.__pydantic_fields__.items():
-        if hasattr(info.annotation, "__pydantic_fields__"):
-            yield from _fields(info.annotation, (*path, name))
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+    merged = dict(below)
+    for name, value in above.items():
+        if isinstance(value, Mapping):
+            merged[name] = _merge(merged.get(name) or {}, value)
         else:
-            yield (*path, name), name, info
+            merged[name] = value
+    return merged
 
 
-def _annotation(path: Sequence[str]) -> Any:
-    kind: Any = SECTIONS[path[0]]
-    for name in path[1:]:
-        kind = kind.__pydantic_fields__[name].annotation
-    return kind
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    if get_origin(annotation) in (Union, UnionType):
-        return [kind for kind in get_args(annotation) if kind is not NoneType]
-    return [annotation]
-
-
-def _choices(annotation: Any) -> list[str] | None:
-    for kind in _alternatives(annotation):
-        if get_origin(kind) is Literal:
-            return list(get_args(kind))
-    return None
-
-
-def _parsed(text: Any, annotation: Any) -> Any:
-    """Split what stands for several values; pydantic converts the parts."""
-    if not isinstance(text, str):
-        return text
-    for kind in _alternatives(annotation):
-        if get_origin(kind) is tuple:
-            nested = get_origin(get_args(kind)[0]) is tuple
-            if nested:
-                return [part.split(",") for part in text.split("/")]
-            return [part.strip() for part in text.split(",")]
-    return text
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _shown(default: Any) -> str:
-    if isinstance(default, tuple):
-        return ",".join(str(value) for value in default)
-    return str(default)
-
-
-def _only(plain: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _only(plain: Values, given: Mapping[str, Any]) -> Values:
     return {
         name: _only(plain[name], value) if isinstance(value, Mapping) else plain[name]
         for name, value in given.items()
@@ -252,4 +203,9 @@ def _only(plain: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _beside(folder: Path, path: str) -> str:
-    return path if Path(path).is_absolute() else str(folder / path)
+    expanded = os.path.expanduser(path)
+    return expanded if Path(expanded).is_absolute() else str(folder / path)
+
+
+def _dotted(field: Sequence[str]) -> str:
+    return ".".join(field)

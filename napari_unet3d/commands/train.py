@@ -2,76 +2,85 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_unet3d.engine import Annotation, Trainer, TrainingVolume, load
-from napari_unet3d.engine.checkpoint import Checkpoint
+from napari_unet3d.engine import Trainer, load, save
 from napari_unet3d.engine.device import keep_freed_memory
-from napari_unet3d.engine.errors import EngineError
-from napari_unet3d.engine.events import Trained
-from napari_unet3d.io import open_image, read_labels
+from napari_unet3d.engine.errors import EngineError, SaveError
 
-from .evaluate import print_scores, score
-from .progress import History, Reporter
-from .segment import segment_file
-from .settings import (
-    DataConfig,
-    Pair,
-    RunConfig,
-    add_flags,
-    build_run,
-    given_flags,
-    merge,
-    read_run,
-)
+from .files import check_outputs, check_writable, expanded, make_folder
+from .flags import add_flags, flag_of, given_flags
+from .history import History
+from .inputs import absent_classes, open_pair
+from .interruption import stopped_by_signals
+from .progress import Reporter
+from .scoring import check_tests, segment_and_score, segmentation_targets
+from .settings import Pair, RunConfig, build_run, overlay_values, read_run
+
+if TYPE_CHECKING:
+    import argparse
+
+    from napari_unet3d.engine.checkpoint import Checkpoint
+
+OFTEN = {
+    "data": ("train",),
+    "output": ("model", "log_dir"),
+    "training": ("minutes", "steps", "seed", "device"),
+    "model": ("base_channels",),
+}
+"""Fields whose flags come first in the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    parser.add_argument(
-        "--image",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="image to train on; may be given several times",
+    parser.usage = (
+        "%(prog)s --image FILE --labels FILE --model FILE [--minutes X | --steps N] "
+        "[options]\n       %(prog)s --config FILE [options]"
     )
-    parser.add_argument(
-        "--labels",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="its sparse labels: 0 unlabelled, 1 and up the classes",
+    often = parser.add_argument_group("often used")
+    for section, fields in OFTEN.items():
+        add_flags(often, section, only=fields)
+    often.add_argument(
+        "--resume", metavar="FILE", help="Model to go on from, exactly where it stood"
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any settings")
-    parser.add_argument(
-        "--resume", metavar="MODEL", help="model to go on from, exactly where it stood"
-    )
-    parser.add_argument(
+    often.add_argument(
         "--stop-after",
         type=int,
         metavar="N",
-        help="end after N steps of this call, keeping the schedule for --resume",
+        help="End after N steps of this call; the schedule of --steps is kept for "
+        "--resume",
     )
-    for section in ("data", "model", "training", "output"):
-        add_flags(parser, section)
+    often.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file with sections data, model, training, segmentation and output; "
+        "flags win over it",
+    )
+    for title, section in (
+        ("data", "data"),
+        ("network", "model"),
+        ("training", "training"),
+        ("variation of the training patches", "training.augmentation"),
+        ("output", "output"),
+    ):
+        group = parser.add_argument_group(title)
+        add_flags(group, section, without=OFTEN.get(section, ()))
+    group = parser.add_argument_group("segmentation of the test volumes")
+    add_flags(group, "segmentation", without=("device",))
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, and score on the test volumes where there are any."""
     flags = given_flags(options)
-    pairs = _pairs(options)
-    if pairs:
-        flags.setdefault("data", {})["train"] = pairs
     file = read_run(options.config) if options.config else {}
-    checkpoint = load(options.resume) if options.resume else None
-    config = build_run(merge(_of_checkpoint(checkpoint, flags, file), file, flags))
+    checkpoint = load(expanded(options.resume)) if options.resume else None
+    config = build_run(overlay_values(_of_model(checkpoint), file, flags))
     train(config, checkpoint, options.stop_after)
 
 
@@ -79,151 +88,166 @@ def train(
     config: RunConfig,
     checkpoint: Checkpoint | None = None,
     stop_after: int | None = None,
-) -> Trainer:
+) -> None:
     """Train as configured, reporting on the terminal.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What to train on, how, and where to write the model.
+    checkpoint : Checkpoint, optional
+        Model to go on from.
+    stop_after : int, optional
+        End after this many steps, keeping the schedule.
 
     Raises
     ------
     EngineError
         Where something is missing or wrong; before any training if possible.
     """
-    if not config.data.train:
-        raise EngineError(
-            "nothing to train on; give --image and --labels, or data: train: in --config"
-        )
-    if not config.output.model:
-        raise EngineError("no model file named; give --model, as --model cells.pt")
-    if stop_after is not None and stop_after < 1:
-        raise EngineError(f"--stop-after must be at least 1, got {stop_after}")
-    check_writable(config.output.model)
+    model = _checked(config, checkpoint, stop_after)
     keep_freed_memory()
-    volumes = [_volume(pair, config.data) for pair in config.data.train]
+    training, units = _opened(config, config.data.train)
+    validation, _ = _opened(config, config.data.validation)
     trainer = Trainer(
-        volumes,
+        training,
         config.model,
         config.training,
         checkpoint=checkpoint,
-        validation=[_volume(pair, config.data) for pair in config.data.validation],
+        validation=validation,
         class_names=config.data.class_names,
-        unit=_unit(config.data),
-        save_to=config.output.model,
+        unit=units[0],
+        save_to=model,
     )
-    report = Reporter()
+    n_classes = trainer.model.n_classes or 0
+    _check_classes(config, trainer)
+    check_tests(config, trainer.model.in_channels or 1)
     history = None
     if config.output.log_dir:
-        history = History(config.output.log_dir, config.output.tensorboard)
+        history = History(
+            config.output.log_dir,
+            n_classes,
+            trainer.history,
+            config.output.tensorboard,
+        )
+    report = Reporter()
     try:
-        with _stopped_by_interrupt() as stop:
+        with stopped_by_signals() as stop:
             for event in trainer.run(stop, stop_after):
                 report(event)
                 if history:
                     history(event)
-                if isinstance(event, Trained) and event.reason == "stopped":
-                    return trainer
+    except SaveError as error:
+        raise _rescued(trainer, model, error) from error
     finally:
         if history:
             history.close()
-    _test(config)
-    return trainer
+    if trainer.schedule.progress < 1:
+        print(f"go on with --resume {model}", file=sys.stderr)
+    segment_and_score(config, trainer.class_names)
 
 
-def check_writable(path: str | Path) -> None:
-    """Find out before the work whether its result can be written.
-
-    Raises
-    ------
-    EngineError
-        Where the folder does not exist or is read-only.
-    """
-    path = Path(path)
-    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        probe.touch()
-    except OSError as error:
+def _checked(
+    config: RunConfig, checkpoint: Checkpoint | None, stop_after: int | None
+) -> Path:
+    """Find out before the work what would end it; return the model's path."""
+    if not config.data.train:
         raise EngineError(
-            f"cannot write {path}: {error.strerror}; choose a folder that exists and "
-            "may be written to"
-        ) from error
-    finally:
-        with suppress(OSError):
-            probe.unlink()
-
-
-def _pairs(options: argparse.Namespace) -> list[dict[str, str]]:
-    if len(options.image) != len(options.labels):
-        raise EngineError(
-            f"got {len(options.image)} --image and {len(options.labels)} --labels; "
-            "give one --labels for each --image, in the same order"
+            "nothing to train on; give --image and --labels, or data: train: in the "
+            "file of --config"
         )
-    return [
-        {"image": image, "labels": labels}
-        for image, labels in zip(options.image, options.labels, strict=True)
+    if not config.output.model:
+        raise EngineError("no model file named; give --model, as --model cells.pt")
+    if config.output.tensorboard and not config.output.log_dir:
+        raise EngineError("--tensorboard needs a folder; give one with --log-dir")
+    if stop_after is not None and stop_after < 1:
+        raise EngineError(f"--stop-after must be at least 1, got {stop_after}")
+    if checkpoint:
+        _check_same_network(config, checkpoint)
+    check_writable(config.output.model)
+    inputs = [
+        name
+        for pairs in (config.data.train, config.data.validation, config.data.test)
+        for pair in pairs
+        for name in (pair.image, pair.labels)
     ]
+    targets = segmentation_targets(config)
+    check_outputs([config.output.model, *targets], inputs)
+    if targets and config.output.segmentation_dir:
+        make_folder(config.output.segmentation_dir, "--segmentation-dir")
+    return expanded(config.output.model)
 
 
-def _of_checkpoint(
-    checkpoint: Checkpoint | None, *later: dict[str, dict[str, object]]
-) -> dict[str, object]:
+def _of_model(checkpoint: Checkpoint | None) -> dict[str, Any]:
     """Start from the settings that the model was trained with."""
     if checkpoint is None:
         return {}
     training = asdict(checkpoint.training)
-    for layer in later:
-        given = layer.get("training", {})
-        # Minutes and steps exclude each other: the newer one counts.
-        if "minutes" in given or "steps" in given:
-            training["minutes"] = training["steps"] = None
-    return {"training": training}
+    if training["steps"]:
+        # It is what counted where both were given from Python.
+        training["minutes"] = None
+    return {"model": asdict(checkpoint.model), "training": training}
 
 
-def _volume(pair: Pair, data: DataConfig) -> TrainingVolume:
-    image = open_image(pair.image, axes=data.axes, channels=data.channels)
-    labels = read_labels(pair.labels)
-    return TrainingVolume(
-        image.data,
-        Annotation.from_labels(labels.data),
-        image.spacing or labels.spacing,
-        name=pair.image,
+def _check_same_network(config: RunConfig, checkpoint: Checkpoint) -> None:
+    """Refuse settings that would need another network than the model's."""
+    # The depth that was asked for may have been too much for a small volume.
+    wanted = replace(
+        config.model, depth=min(config.model.depth, checkpoint.model.depth)
     )
+    for name, has in asdict(checkpoint.model).items():
+        value = getattr(wanted, name)
+        if value not in (None, has):
+            raise EngineError(
+                f"{flag_of([name])} is {_listed(value)}, but the model to go on from "
+                f"has {_listed(has)}; leave it out, or train a new model without "
+                "--resume"
+            )
 
 
-def _unit(data: DataConfig) -> str:
-    first = open_image(data.train[0].image, axes=data.axes, channels=data.channels)
-    return first.unit or ""
+def _opened(config: RunConfig, pairs: tuple[Pair, ...]) -> tuple[list[Any], list[str]]:
+    opened = [open_pair(pair, config.data) for pair in pairs]
+    return [volume for volume, _ in opened], [unit for _, unit in opened]
 
 
-@contextmanager
-def _stopped_by_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a stop that keeps the model."""
-    stop = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _test(config: RunConfig) -> None:
-    assert config.output.model
-    folder = config.output.segmentation_dir
-    for pair in config.data.test:
-        stem = Path(pair.image.split(".zarr")[0].split(":")[0]).name.split(".")[0]
-        target = Path(folder or Path(config.output.model).parent) / f"{stem}_seg.tif"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        segment_file(
-            config.output.model,
-            pair.image,
-            target,
-            config=config.segmentation,
-            channels=config.data.channels,
-            axes=config.data.axes,
+def _check_classes(config: RunConfig, trainer: Trainer) -> None:
+    names, count = config.data.class_names, trainer.model.n_classes or 0
+    if len(names) > count:
+        raise EngineError(
+            f"{len(names)} --class-names are given ({', '.join(names)}), but the "
+            f"labels have {count} classes; leave out some, or give --n-classes "
+            f"{len(names)}"
         )
-        print(f"{pair.image}:")
-        print_scores(score(target, pair.labels))
+    volumes = list(trainer.data.volumes)
+    for volume in volumes:
+        if not len(volume.annotation):
+            _warn(f"nothing is labelled in {volume.name}; it teaches nothing")
+    if absent := absent_classes(volumes):
+        _warn(
+            f"no voxel has the label {' or '.join(map(str, absent))}, though labels go "
+            f"up to {max(v.annotation.n_classes for v in volumes)}; number the classes "
+            "1, 2, 3, ... if that is not meant"
+        )
+
+
+def _rescued(trainer: Trainer, model: Path, error: SaveError) -> EngineError:
+    """Save the model elsewhere, where its own place does not take it."""
+    with suppress(OSError, SaveError):
+        folder = Path(tempfile.mkdtemp(prefix="napari-unet3d-"))
+        save(trainer.checkpoint(), folder / model.name)
+        return EngineError(
+            f"{error}; the trained model was saved as {folder / model.name} instead: "
+            "move it from there"
+        )
+    return error
+
+
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, Mapping) or not isinstance(value, tuple):
+        return str(value)
+    nested = any(isinstance(part, tuple) for part in value)
+    return ("/" if nested else ",").join(map(_listed, value))

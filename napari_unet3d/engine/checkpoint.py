@@ -176,7 +176,8 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        # torch does not say why its archive could not be written.
+        reason = getattr(error, "strerror", None) or "the disk is full or gone"
         raise SaveError(
             f"cannot write the model {path}: {reason}; choose a folder that exists, "
             "may be written to and has room"

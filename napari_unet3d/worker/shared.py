@@ -123,8 +123,8 @@ class SharedArray:
             memory = _existing_memory(reference.name)
         except (OSError, ValueError) as error:
             raise EngineError(
-                f"the array {reference.name} cannot be opened ({error}); open the image "
-                "again"
+                f"the array {reference.name} cannot be opened ({error}); open the "
+                "image again"
             ) from error
         return cls(_array_in(memory, reference), reference)
 
@@ -163,6 +163,7 @@ class _Mapped:
 
     def __init__(self, memory: SharedMemory, reference: ArrayReference) -> None:
         self._memory = memory
+        assert memory.buf is not None
         address = np.frombuffer(memory.buf, np.uint8).ctypes.data
         self.__array_interface__ = {
             "shape": reference.shape,
@@ -198,7 +199,7 @@ def _untracked() -> Iterator[None]:
     """Keep Python before 3.13 from taking memory away that it has only opened."""
     with _tracking:
         register = resource_tracker.register
-        resource_tracker.register = _track_nothing
+        resource_tracker.register = _track_nothing  # type: ignore[assignment]
         try:
             yield
         finally:

@@ -1,0 +1,184 @@
+"""What happens when something is pressed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtWidgets import QFileDialog
+
+from . import shortcuts, state_changes
+from .classes import DEFAULT_CLASSES
+from .reactions import Reactions
+from .sentences import doubt_about_model, why_model_does_not_fit
+from .state import Phase
+from .volumes import problem_of
+
+
+class Controller(Reactions):
+    """Do what the person asks for in the widget or by a key."""
+
+    def start(self) -> None:
+        """Listen to everything, and look at what the viewer has."""
+        self.connect_sources()
+        self.connect_widget()
+        self.layer_choice.start()
+        self._on_image()
+        self.refresh()
+
+    def connect_widget(self) -> None:
+        """Connect everything that can be pressed."""
+        widget = self.widget
+        widget.data.new_annotation.connect(self.new_annotation)
+        widget.data.restore.connect(self.restore)
+        widget.data.keep_aside.connect(self.keep_aside)
+        widget.classes.edited.connect(self.annotating.set_classes)
+        widget.classes.removed.connect(self.annotating.remove_class)
+        widget.classes.selected.connect(self.annotating.select)
+        widget.annotate.next_slice.connect(self.annotating.go_on)
+        widget.annotate.fill.connect(self.annotating.fill_background)
+        widget.annotate.accept.connect(self.accept)
+        widget.annotate.clear.connect(self.annotating.clear)
+        widget.annotate.jump.connect(self.annotating.show)
+        widget.training.train.connect(self.train)
+        widget.training.pause.connect(self.pause)
+        widget.training.stop.connect(self.stop)
+        widget.training.restart.connect(self.restart)
+        widget.segmenting.segment.connect(lambda: self.segment())
+        widget.segmenting.choose_file.connect(self.choose_file)
+        widget.segmenting.cancel.connect(self.segmenting.cancel)
+        widget.model.new.connect(self.new_model)
+        widget.model.load.connect(self.choose_model)
+        widget.model.save.connect(self.choose_model_file)
+        shortcuts.bind(
+            self.viewer,
+            {
+                shortcuts.NEXT: self.annotating.go_on,
+                shortcuts.FILL: self.annotating.fill_background,
+                shortcuts.ACCEPT: self.accept,
+                shortcuts.PREVIEW: widget.preview.shown.toggle,
+            },
+        )
+
+    def train(self) -> None:
+        """Train on what is painted, or train the present model on."""
+        choice = self.widget.data.choice()
+        labelled = self.annotating.look()
+        self.refresh()
+        why_not = self.state.why_not_train or self.widget.advanced.problem()
+        if why_not or choice is None or labelled is None:
+            show_warning(why_not or "There is nothing to train on.")
+            return
+        self.keep()
+        self.pace.reset()
+        if not self.state.has_model:
+            self.widget.training.plot("clear_points")
+            self.set_state(step=0, loss=None, held_out_iou=None)
+        self.set_state(phase=Phase.TRAINING, rate=0.0, time_left=None)
+        self.transfer.open(choice, partial(self.train_on, choice))
+
+    def pause(self) -> None:
+        """Hold the training, or let it go on."""
+        held = self.state.phase is Phase.PAUSED
+        (self.client.resume if held else self.client.pause)()
+
+    def stop(self) -> None:
+        """End the training and keep the best model."""
+        self.keep()
+        self.client.stop()
+        if self.state.phase in (Phase.TRAINING, Phase.PAUSED):
+            self.set_state(phase=Phase.STOPPING)
+
+    def segment(self, path: str = "") -> None:
+        """Segment the whole volume, into a layer or a file."""
+        choice = self.widget.data.choice()
+        self.refresh()
+        why_not = self.state.why_not_segment or why_model_does_not_fit(
+            self.summary, choice
+        )
+        why_not = why_not or self.widget.advanced.problem()
+        if why_not or choice is None:
+            show_warning(why_not or "There is nothing to segment.")
+            return
+        doubt = doubt_about_model(self.summary, choice)
+        if doubt:
+            show_warning(doubt)
+        self.state = state_changes.segmenting(self.state)
+        self.refresh()
+        self.transfer.open(choice, partial(self.segment_now, choice, path))
+
+    def choose_file(self) -> None:
+        """Segment into a file that the person chooses."""
+        path, _ = QFileDialog.getSaveFileName(
+            self.widget, "Segment into a file", "", "OME-Zarr (*.ome.zarr)"
+        )
+        if path:
+            self.segment(path if path.endswith(".zarr") else f"{path}.ome.zarr")
+
+    def new_annotation(self) -> None:
+        """Add an annotation layer and work on it."""
+        choice = self.widget.data.choice()
+        if choice is not None and problem_of(choice) is None:
+            classes = self.annotating.classes or DEFAULT_CLASSES
+            layer = self.annotating.add(choice, classes)
+            self.widget.data.choose_annotation(layer)
+
+    def restore(self) -> None:
+        """Open what was kept of this image, and the model with it."""
+        choice, project = self.widget.data.choice(), self.project
+        kept = self.autosave.offer(project) if project is not None else None
+        if choice is None or project is None or kept is None:
+            return
+        self.autosave.claim(project, restored=True)
+        self.widget.data.offer_restore(None)
+        layer = self.annotating.add(choice, kept.classes, kept.labelled.dense())
+        self.widget.data.choose_annotation(layer)
+        if project.model.exists():
+            self.load_model(str(project.model))
+
+    def keep_aside(self) -> None:
+        """Begin anew; what was kept of this image is put aside."""
+        if self.project is not None:
+            self.autosave.claim(self.project)
+        self.widget.data.offer_restore(None)
+
+    def accept(self) -> None:
+        """Take over the preview of the slice in view."""
+        where = self.previewing.slice_in_view()
+        prediction = self.previewing.prediction(where) if where else None
+        if where is None or prediction is None:
+            show_info("There is no preview of this slice yet: train first.")
+            return
+        self.annotating.accept(where, prediction)
+
+    def new_model(self) -> None:
+        """Forget the model."""
+        self.client.new_model()
+        self.previewing.forget()
+        self.widget.training.plot("clear_points")
+        self.set_state(step=0, loss=None, held_out_iou=None)
+
+    def choose_model(self) -> None:
+        """Open a model file that the person chooses."""
+        path, _ = QFileDialog.getOpenFileName(
+            self.widget, "Open a model", "", "Model (*.pt);;All files (*)"
+        )
+        if path:
+            self.load_model(path)
+
+    def load_model(self, path: str) -> None:
+        """Open a model file."""
+        self.client.load_model(path)
+
+    def choose_model_file(self) -> None:
+        """Write the model to a file that the person chooses."""
+        path, _ = QFileDialog.getSaveFileName(
+            self.widget, "Save the model", "model.pt", "Model (*.pt)"
+        )
+        if path:
+            self.save_model(path if path.endswith(".pt") else f"{path}.pt")
+
+    def save_model(self, path: str) -> None:
+        """Write the model to a file."""
+        self.saving = path
+        self.client.save_model(path)

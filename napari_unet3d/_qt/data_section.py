@@ -1,0 +1,217 @@
+"""Which image is looked at, and which layer holds its annotation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QLabel,
+    QMenu,
+    QSizePolicy,
+    QSpinBox,
+    QToolButton,
+    QWidget,
+)
+
+from .section import Section, button, wrapped
+from .volumes import VolumeChoice, possible_axes, spatial_shape, time_points
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Image, Labels
+
+
+class DataSection(Section):
+    """Image layer, what its axes mean, further channels, annotation layer."""
+
+    changed = Signal()
+    """Another image, channel or time point."""
+    annotation_changed = Signal()
+    new_annotation = Signal()
+    restore = Signal()
+    keep_aside = Signal()
+    """What was kept is not wanted now."""
+
+    def __init__(self) -> None:
+        super().__init__("Data")
+        self.images = _combo("The volume to annotate and to segment")
+        self.annotations = _combo(
+            "The layer that is painted on: 0 is not labelled, 1 background"
+        )
+        self.axes = _combo("What the axes of the layer mean")
+        self.time = QSpinBox()
+        self.time.setToolTip("The time point that is annotated")
+        self.channels = QToolButton()
+        self.channels.setText("Channels")
+        self.channels.setToolTip("Layers that are further channels of this image")
+        self.channels.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self._menu = QMenu(self.channels)
+        self.channels.setMenu(self._menu)
+        self.new = button(
+            "New annotation layer",
+            "Add an empty layer on the grid of the image, ready to paint",
+            self.new_annotation.emit,
+        )
+        self.problem = wrapped()
+        self.problem.hide()
+        self._axes_label, self._time_label = QLabel("Axes"), QLabel("Time")
+        grid = QGridLayout()
+        grid.setSpacing(3)
+        grid.addWidget(QLabel("Image"), 0, 0)
+        grid.addWidget(self.images, 0, 1, 1, 3)
+        grid.addWidget(self.channels, 0, 4)
+        grid.addWidget(self._axes_label, 1, 0)
+        grid.addWidget(self.axes, 1, 1)
+        grid.addWidget(self._time_label, 1, 2)
+        grid.addWidget(self.time, 1, 3)
+        grid.addWidget(QLabel("Labels"), 2, 0)
+        grid.addWidget(self.annotations, 2, 1, 1, 4)
+        grid.setColumnStretch(1, 1)
+        self.rows.addLayout(grid)
+        self.rows.addWidget(self.new)
+        self.rows.addWidget(self.problem)
+        self.rows.addWidget(self._make_offer())
+        self.images.currentIndexChanged.connect(self._on_image)
+        self.axes.currentIndexChanged.connect(self._on_axes)
+        self.time.valueChanged.connect(self.changed)
+        self.annotations.currentIndexChanged.connect(self.annotation_changed)
+        self._on_image()
+
+    def choice(self) -> VolumeChoice | None:
+        """Return the volume that is chosen."""
+        layer = self.images.currentData()
+        if layer is None:
+            return None
+        others = tuple(a.data() for a in self._menu.actions() if a.isChecked())
+        axes = self.axes.currentText() or "ZYX"
+        return VolumeChoice(layer, axes, self.time.value(), others)
+
+    def annotation(self) -> Labels | None:
+        """Return the layer that is painted on."""
+        layer: Labels | None = self.annotations.currentData()
+        return layer
+
+    def set_images(self, layers: Sequence[Image], preferred: Image | None) -> None:
+        """Offer layers; the chosen one stays chosen while it is there."""
+        before = self.choice()
+        if _fill(self.images, layers, preferred):
+            self._on_image()
+        elif before is not None:
+            self._offer_channels(before.layer, before.others)
+            if before.others != (self.choice() or before).others:
+                self.changed.emit()
+
+    def set_annotations(
+        self, layers: Sequence[Labels], preferred: Labels | None
+    ) -> None:
+        """Offer layers that fit the image."""
+        if _fill(self.annotations, layers, preferred):
+            self.annotation_changed.emit()
+
+    def choose_annotation(self, layer: Labels) -> None:
+        """Paint on this layer."""
+        self.annotations.setCurrentIndex(_index_of(self.annotations, layer))
+
+    def show_problem(self, sentence: str | None) -> None:
+        """Say why the image cannot be used."""
+        self.problem.setText(sentence or "")
+        self.problem.setVisible(bool(sentence))
+
+    def offer_restore(self, sentence: str | None) -> None:
+        """Say what was kept of the last time and offer to restore it."""
+        self._offer_text.setText(sentence or "")
+        self.offer.setVisible(bool(sentence))
+
+    def _make_offer(self) -> QWidget:
+        self.offer = QWidget()
+        self._offer_text = wrapped()
+        self.restore_button = button(
+            "Restore", "Open what was kept in a new layer", self.restore.emit
+        )
+        self.aside_button = button(
+            "Not now",
+            "Begin anew; what was kept stays on the disk",
+            self.keep_aside.emit,
+        )
+        grid = QGridLayout(self.offer)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(3)
+        grid.addWidget(self._offer_text, 0, 0, 1, 2)
+        grid.addWidget(self.restore_button, 1, 0)
+        grid.addWidget(self.aside_button, 1, 1)
+        self.offer.hide()
+        return self.offer
+
+    def _on_image(self) -> None:
+        layer = self.images.currentData()
+        options = possible_axes(layer) if layer is not None else ()
+        self.axes.blockSignals(True)
+        self.axes.clear()
+        self.axes.addItems(options)
+        self.axes.blockSignals(False)
+        self._offer_channels(layer, ())
+        for part in (self._axes_label, self.axes):
+            part.setVisible(len(options) > 1)
+        self._on_axes()
+
+    def _on_axes(self) -> None:
+        layer, axes = self.images.currentData(), self.axes.currentText()
+        count = time_points(layer, axes) if layer is not None and axes else 1
+        self.time.blockSignals(True)
+        self.time.setRange(0, count - 1)
+        self.time.blockSignals(False)
+        for part in (self._time_label, self.time):
+            part.setVisible(count > 1)
+        self.changed.emit()
+
+    def _offer_channels(self, layer: Any, checked: tuple[Any, ...]) -> None:
+        self._menu.clear()
+        for index in range(self.images.count()):
+            other = self.images.itemData(index)
+            if other == layer or layer is None or other.ndim != 3 or layer.ndim != 3:
+                continue
+            if spatial_shape(other) != spatial_shape(layer):
+                continue
+            action = self._menu.addAction(other.name)
+            action.setCheckable(True)
+            action.setData(other)
+            action.setChecked(other in checked)
+            action.toggled.connect(self.changed)
+        self.channels.setVisible(bool(self._menu.actions()))
+
+
+def _combo(tip: str) -> QComboBox:
+    combo = QComboBox()
+    combo.setToolTip(tip)
+    combo.setMinimumContentsLength(6)
+    combo.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
+
+
+def _index_of(combo: QComboBox, layer: Any) -> int:
+    # Qt would compare by identity, but layers come in proxies.
+    found = (i for i in range(combo.count()) if combo.itemData(i) == layer)
+    return next(found, -1)
+
+
+def _fill(combo: QComboBox, layers: Sequence[Any], preferred: Any) -> bool:
+    """Offer layers and tell whether another one is chosen now."""
+    before = combo.currentData()
+    combo.blockSignals(True)
+    combo.clear()
+    for layer in layers:
+        combo.addItem(layer.name, layer)
+    kept = before if before in layers else preferred
+    if kept is None and layers:
+        kept = layers[-1]
+    combo.setCurrentIndex(_index_of(combo, kept) if kept is not None else -1)
+    combo.blockSignals(False)
+    after = combo.currentData()
+    return bool(before != after)

@@ -1,0 +1,84 @@
+"""A folder for each image, in which annotation and model are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .layers import is_lazy
+from .volumes import full_resolution
+
+if TYPE_CHECKING:
+    from .volumes import VolumeChoice
+
+VARIABLE = "NAPARI_UNET3D_PROJECTS"
+"""Environment variable that names another folder for all projects."""
+
+
+def projects_folder() -> Path:
+    """Return the folder of all projects, where the system keeps a user's data."""
+    if given := os.environ.get(VARIABLE):
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "napari-unet3d"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The files that belong to one image."""
+
+    folder: Path
+
+    @property
+    def annotation(self) -> Path:
+        """The sparse annotation."""
+        return self.folder / "annotation.npz"
+
+    @property
+    def model(self) -> Path:
+        """The newest model."""
+        return self.folder / "model.pt"
+
+    @classmethod
+    def of(cls, choice: VolumeChoice) -> Project:
+        """Return the project of an image: the same one when it is opened again."""
+        name = re.sub(r"[^\w.-]+", "_", choice.layer.name)[:40] or "image"
+        digest = hashlib.sha256(_identity(choice).encode()).hexdigest()[:12]
+        return cls(projects_folder() / f"{name}-{digest}")
+
+    def make(self) -> None:
+        """Make the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def set_aside(self) -> None:
+        """Keep what there is under another name, so that nothing overwrites it."""
+        for path in (self.annotation, self.model):
+            if path.exists():
+                os.replace(path, path.with_stem(f"{path.stem}-previous"))
+
+
+def _identity(choice: VolumeChoice) -> str:
+    """Describe an image so that it is recognised when it is opened again."""
+    layer = choice.layer
+    path = layer.source.path
+    if path:
+        where = os.path.abspath(path)
+    elif is_lazy(layer):
+        where = layer.name
+    else:
+        data = np.asarray(full_resolution(layer))
+        few = data.reshape(-1)[:: max(1, data.size // 4096)]
+        where = hashlib.sha256(few.tobytes()).hexdigest()
+    return f"{where}|{choice.shape}|{choice.axes}|{choice.time}"

@@ -1,0 +1,189 @@
+"""The dense segmentation: a layer that fills while the worker writes into it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer
+
+from napari_unet3d.worker.shared import SharedArray
+
+from . import layers
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+    from napari_unet3d.worker.client import WorkerClient
+    from napari_unet3d.worker.protocol import SegmentDone
+
+    from .classes import Classes
+    from .volumes import VolumeChoice
+
+REFRESH_MS = 250
+"""Between two looks at what the worker has written."""
+
+
+class Segmenting(QObject):
+    """Ask for a segmentation and show what is done of it.
+
+    The worker writes into the array behind the layer; here it is only drawn again.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        client: WorkerClient,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._client = client
+        self.generation = -1
+        self.path = ""
+        self._choice: VolumeChoice | None = None
+        self._classes: Classes = ()
+        self._config: dict[str, Any] = {}
+        self.layer: Labels | None = None
+        self._probabilities: Image | None = None
+        self._arrays: list[SharedArray] = []
+        self._edited = False
+        self._redraw = QTimer(self)
+        self._redraw.setSingleShot(True)
+        self._redraw.setInterval(REFRESH_MS)
+        self._redraw.timeout.connect(self._refresh)
+
+    def begin(
+        self,
+        choice: VolumeChoice,
+        number: int,
+        classes: Classes,
+        config: dict[str, Any],
+        probabilities: bool = False,
+        path: str = "",
+    ) -> None:
+        """Segment a volume, into a layer or a file."""
+        self._config, self.path = config, path
+        self._arrays.clear()
+        if not path:
+            self._arrays.append(SharedArray.create(choice.shape, np.uint8))
+            if probabilities:
+                shape = (len(classes), *choice.shape)
+                self._arrays.append(SharedArray.create(shape, np.uint8))
+            self._show(choice, classes)
+        self._choice, self._classes = choice, classes
+        targets: tuple[SharedArray | str, SharedArray | None]
+        targets = (path, None) if path else self._outputs()
+        self.generation = self._client.segment(number, targets[0], targets[1], config)
+
+    def cancel(self) -> None:
+        """End the segmentation; what is done stays."""
+        self._client.cancel_segmentation(self.generation)
+
+    def progressed(self) -> None:
+        """Draw what is new, soon."""
+        if not self._redraw.isActive():
+            self._redraw.start()
+
+    def done(self, event: SegmentDone | None = None) -> None:
+        """Show the end, and write down in the layer how it came about."""
+        self._refresh()
+        if self.path and event is not None:
+            self._open_file()
+        if event is not None:
+            facts = {
+                "model": {
+                    "step": event.model.step,
+                    "class_names": list(event.model.class_names),
+                    "spacing": list(event.model.spacing),
+                    "held_out_iou": event.model.held_out_iou,
+                    "version": event.model.version,
+                },
+                "settings": self._config,
+                "seconds": event.seconds,
+            }
+            for layer in (self.layer, self._probabilities):
+                if layer is not None and layer in self._viewer.layers:
+                    layers.remember(layer, facts)
+
+    def close(self) -> None:
+        """Draw nothing any more."""
+        self._redraw.stop()
+
+    def _outputs(self) -> tuple[SharedArray, SharedArray | None]:
+        soft = self._arrays[1] if len(self._arrays) > 1 else None
+        return self._arrays[0], soft
+
+    def _show(self, choice: VolumeChoice, classes: Classes) -> None:
+        """Put the arrays into layers: the existing ones unless they were edited."""
+        old = self.layer if self.layer in self._viewer.layers else None
+        same = self._choice is not None and self._choice.same_as(choice)
+        labels = self._arrays[0].array
+        if old is not None and same and not self._edited:
+            old.data = labels
+            layers.set_classes(old, classes, hide_background=True)
+        else:
+            self.layer = layers.add_labels(
+                self._viewer, choice, "segmentation", labels, classes, 0.6
+            )
+            self.layer.events.paint.connect(self._on_edit)
+        self._edited = False
+        if len(self._arrays) < 2:
+            return
+        soft = self._arrays[1].array
+        if self._probabilities in self._viewer.layers and same:
+            self._viewer.layers.remove(self._probabilities)
+        self._probabilities = layers.add_image(
+            self._viewer,
+            choice,
+            "probabilities",
+            # Class 1 is what remains; the others are looked at one by one.
+            soft,
+            **_leading_axis(choice),
+        )
+        self._probabilities.visible = False
+
+    def _open_file(self) -> None:
+        """Show a file that was written, read slice by slice as it is looked at."""
+        import dask.array as da
+
+        from napari_unet3d.io import read_labels
+
+        assert self._choice is not None
+        volume = read_labels(self.path)
+        data = da.from_array(volume.data, chunks=(1, *self._choice.shape[1:]))
+        self.layer = layers.add_labels(
+            self._viewer, self._choice, "segmentation", data, self._classes, 0.6
+        )
+        layers.remember(self.layer, {"path": self.path})
+
+    def _refresh(self) -> None:
+        for layer in (self.layer, self._probabilities):
+            if layer is not None and layer in self._viewer.layers:
+                layers.refresh(layer)
+
+    def _on_edit(self, event: object = None) -> None:
+        self._edited = True
+
+
+def _leading_axis(choice: VolumeChoice) -> dict[str, Any]:
+    """Return a grid with an axis for the classes before Z."""
+    grid = layers.grid_of(choice.layer)
+    affine = np.eye(5)
+    affine[1:, 1:] = grid["affine"]
+    rotate = np.eye(4)
+    rotate[1:, 1:] = grid["rotate"]
+    shear = np.zeros((4, 4))
+    shear[1:, 1:][np.triu_indices(3, 1)] = grid["shear"]
+    more: dict[str, Any] = {
+        "scale": (1, *grid["scale"]),
+        "translate": (0, *grid["translate"]),
+        "rotate": rotate,
+        "shear": shear[np.triu_indices(4, 1)],
+        "affine": affine,
+        "units": ("pixel", *grid["units"]),
+    }
+    if "axis_labels" in grid:
+        more["axis_labels"] = ("class", *grid["axis_labels"])
+    return more

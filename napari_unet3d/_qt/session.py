@@ -1,0 +1,185 @@
+"""What is going on: the state, and what follows from worker, layers and time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject
+
+from . import shortcuts, state_changes
+from .annotating import Annotating
+from .autosave import Autosave
+from .classes import make_classes
+from .connection import Connection
+from .layer_choice import LayerChoice
+from .previewing import Previewing
+from .segmenting import Segmenting
+from .sentences import why_model_does_not_fit, why_not_trainable
+from .state import Phase, State
+from .volume_transfer import VolumeTransfer
+from .volumes import problem_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from napari_unet3d.worker.protocol import ModelSummary
+
+    from .classes import Classes
+    from .connection import ClientFactory
+    from .projects import Project
+    from .volumes import VolumeChoice
+    from .widget import AnnotateAndTrain
+
+
+class Session(QObject):
+    """Hold the state, and be the only one who speaks with viewer, worker and widget.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Whose layers are used.
+    widget : AnnotateAndTrain
+        Tells what was pressed and shows the state.
+    client : callable, optional
+        What makes the worker's client.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        widget: AnnotateAndTrain,
+        client: ClientFactory | None = None,
+    ) -> None:
+        super().__init__(widget)
+        self.viewer = viewer
+        self.widget = widget
+        self.state = State()
+        self.summary: ModelSummary | None = None
+        self.project: Project | None = None
+        self.saving = ""
+        self.pace = state_changes.Pace()
+        self.connection = Connection(client, self)
+        self.client = self.connection.client
+        self.annotating = Annotating(viewer, self)
+        self.transfer = VolumeTransfer(self.client, self)
+        self.previewing = Previewing(viewer, self.client, self.refresh, self)
+        self.segmenting = Segmenting(viewer, self.client, self)
+        self.autosave = Autosave(self)
+        self.layer_choice = LayerChoice(viewer, widget.data, self)
+        self.choice: VolumeChoice | None = None
+        self._closed = False
+
+    def set_state(self, **facts: Any) -> None:
+        """Change the state and show it."""
+        self.state = replace(self.state, **facts)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the state, with what follows from layers and annotation."""
+        if self._closed:
+            return
+        where = self.previewing.slice_in_view()
+        labelled = self.annotating.labelled
+        self.state = replace(
+            self.state,
+            problem=problem_of(self.choice),
+            annotation_problem=why_not_trainable(
+                labelled, self.annotating.classes, self.summary
+            ),
+            has_annotation=labelled is not None,
+            has_prediction=where is not None
+            and self.previewing.prediction(where) is not None,
+        )
+        self.widget.show_state(self.state)
+
+    def keep(self) -> None:
+        """Write the annotation to the image's project, now."""
+        labelled = self.annotating.labelled
+        if self.choice is not None and self.project and labelled is not None:
+            self.autosave.save(
+                self.project, self.choice, labelled, self.annotating.classes
+            )
+
+    def close(self) -> None:
+        """Keep everything and end the worker; may be called twice."""
+        if self._closed:
+            return
+        self.annotating.look()
+        self.keep()
+        self._closed = True
+        shortcuts.unbind(self.viewer, shortcuts.ALL)
+        self.disconnect_sources()
+        self.layer_choice.close()
+        self.annotating.close()
+        self.transfer.close()
+        self.segmenting.close()
+        self.connection.close()
+        self.autosave.close()
+
+    def disconnect_sources(self) -> None:
+        """Let go of the viewer."""
+
+    def restart(self) -> None:
+        """Start a worker again; it knows the volumes and what is painted."""
+        self.set_state(phase=Phase.STARTING, device="starting the worker …")
+        self.client.restart()
+        if self.project is not None and self.project.model.exists():
+            self.client.load_model(self.project.model)
+
+    def train_on(self, choice: VolumeChoice, number: int) -> None:
+        """Train on a volume that the worker knows."""
+        labelled = self.annotating.labelled
+        if self.state.phase is not Phase.TRAINING or labelled is None:
+            return
+        classes = self.annotating.classes
+        save_to = None
+        if self.project is not None:
+            self.autosave.claim(self.project)
+            save_to = self.project.model
+        self.client.replace_annotation(number, labelled.index, labelled.labels)
+        self.client.train(
+            [number],
+            self.widget.advanced.values("model"),
+            self.widget.advanced.values("training"),
+            class_names=[each.name for each in classes],
+            class_colors=[each.color for each in classes],
+            save_to=save_to,
+            proceed=self.state.has_model,
+        )
+        self.previewing.begin(choice, number, classes)
+        self.previewing.set_visible(self.widget.preview.shown.isChecked())
+
+    def segment_now(self, choice: VolumeChoice, path: str, number: int) -> None:
+        """Segment a volume that the worker knows."""
+        if self.summary is None or self.state.phase is not Phase.SEGMENTING:
+            return
+        self.segmenting.begin(
+            choice,
+            number,
+            self.model_classes(),
+            self.widget.advanced.values("segmentation"),
+            self.widget.segmenting.probabilities.isChecked(),
+            path,
+        )
+
+    def preview_if_possible(self) -> None:
+        """Preview with the model that is there, making the volume known if need be."""
+        if (
+            self.choice is not None
+            and self.state.problem is None
+            and why_model_does_not_fit(self.summary, self.choice) is None
+            and self.summary is not None
+        ):
+            self.transfer.open(self.choice, partial(self._preview, self.choice))
+
+    def model_classes(self) -> Classes:
+        """Return the classes that the model tells apart, with their colours."""
+        if self.summary is None:
+            return self.annotating.classes
+        return make_classes(self.summary.class_names, self.summary.class_colors)
+
+    def _preview(self, choice: VolumeChoice, number: int) -> None:
+        if choice.same_as(self.choice):
+            self.previewing.begin(choice, number, self.model_classes())

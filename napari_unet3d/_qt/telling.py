@@ -1,0 +1,133 @@
+"""What the person is shown and told when the worker tells something."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_error, show_info, show_warning
+
+from napari_unet3d.worker.protocol import (
+    Event,
+    Failed,
+    ModelChanged,
+    PreviewReady,
+    Saved,
+    SegmentCancelled,
+    SegmentDone,
+    SegmentProgress,
+    StepDone,
+    Trained,
+    Validated,
+    Warned,
+    WorkerDied,
+)
+
+from .session import Session
+from .state import Phase
+from .state_changes import after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_DEATHS = 3
+"""Ends of the worker within a minute after which it is not started again."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Telling(Session):
+    """React to the worker's events."""
+
+    _deaths: tuple[float, ...] = ()
+
+    def receive(self, event: Event) -> None:
+        """Take an event in: state first, then layers, curve and notifications."""
+        if isinstance(event, PreviewReady):
+            self.previewing.receive(event)
+            return
+        if isinstance(event, (SegmentProgress, SegmentDone, SegmentCancelled)) and (
+            event.generation != self.segmenting.generation
+        ):
+            return
+        self.state = after(self.state, event)
+        reactions: dict[type, Callable[..., None]] = {
+            StepDone: self._on_step,
+            Validated: self._on_validated,
+            Trained: self._on_trained,
+            ModelChanged: self._on_model,
+            Saved: self._on_saved,
+            SegmentProgress: lambda _: self.segmenting.progressed(),
+            SegmentDone: self._on_segmented,
+            SegmentCancelled: lambda _: self.segmenting.done(),
+            Warned: lambda event: show_warning(event.message),
+            Failed: self._on_failed,
+            WorkerDied: self._on_death,
+        }
+        if type(event) in reactions:
+            reactions[type(event)](event)
+        self.refresh()
+
+    def _on_step(self, event: StepDone) -> None:
+        self.state = self.pace.add(self.state, event, time.monotonic())
+        self.widget.training.plot("add_loss", event.step, event.loss)
+
+    def _on_validated(self, event: Validated) -> None:
+        if self.state.held_out_iou is not None:
+            self.widget.training.plot("add_iou", event.step, event.mean_iou)
+
+    def _on_trained(self, event: Trained) -> None:
+        self.keep()
+        if event.reason == "finished":
+            iou = self.summary.held_out_iou if self.summary else None
+            said = "" if iou is None else f", held-out IoU {iou:.2f}"
+            show_info(
+                f"The training has finished after {event.step:,} steps{said}. Correct "
+                "what is wrong and continue, or press Segment volume."
+            )
+
+    def _on_model(self, event: ModelChanged) -> None:
+        self.summary = event.summary
+        if event.path:
+            self.widget.training.plot("show_history", event.history)
+            self.set_state(step=event.summary.step if event.summary else 0)
+            if self.state.phase is Phase.IDLE:
+                self.preview_if_possible()
+
+    def _on_saved(self, event: Saved) -> None:
+        if event.path == self.saving:
+            self.saving = ""
+            show_info(f"The model was saved to {event.path}.")
+
+    def _on_segmented(self, event: SegmentDone) -> None:
+        self.segmenting.done(event)
+        self.previewing.set_visible(False)
+
+    def _on_failed(self, event: Failed) -> None:
+        if event.details:
+            _logger.info("%s", event.details)
+        if event.what == "segmentation":
+            self.segmenting.done()
+        sentence = event.sentence
+        show_error(f"{sentence[:1].upper()}{sentence[1:]}.".replace("..", "."))
+
+    def _on_death(self, event: WorkerDied) -> None:
+        """Say what happened and start another worker, unless that is of no use."""
+        if event.details:
+            _logger.info("%s", event.details)
+        self.keep()
+        self.summary = None
+        now = time.monotonic()
+        recent = tuple(t for t in (*self._deaths, now) if now - t < 60)
+        self._deaths = recent
+        sentence = f"{event.sentence[:1].upper()}{event.sentence[1:]}."
+        if len(recent) >= MOST_DEATHS:
+            show_error(f"{sentence} It ended {len(recent)} times within a minute.")
+            return
+        saved = self.project is not None and self.project.model.exists()
+        show_error(
+            f"{sentence} It is being started again"
+            + ("; press Continue to go on from the last checkpoint." if saved else ".")
+        )
+        self.restart()

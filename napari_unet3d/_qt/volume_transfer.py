@@ -1,0 +1,151 @@
+"""Images on their way to the worker: once each, through shared memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Qt, Signal
+
+from napari_unet3d.engine.errors import EngineError
+
+from .volumes import full_resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from napari_unet3d.worker.client import WorkerClient
+
+    from .volumes import VolumeChoice
+
+
+class VolumeTransfer(QObject):
+    """Keep track of which volumes the worker knows."""
+
+    failed = Signal(str)
+    _ended = Signal(object)
+    """Emitted in the thread of a `_Copy`, received in the main one."""
+
+    def __init__(self, client: WorkerClient, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._client = client
+        self._known: list[tuple[int, VolumeChoice]] = []
+        self._copying: _Copy | None = None
+        queued = Qt.ConnectionType.QueuedConnection
+        self._ended.connect(self._on_ended, queued)  # type: ignore[call-arg]
+
+    def number_of(self, choice: VolumeChoice | None) -> int | None:
+        """Return the number of a volume that the worker knows."""
+        return next((n for n, known in self._known if known.same_as(choice)), None)
+
+    def open(self, choice: VolumeChoice, then: Callable[[int], None]) -> None:
+        """Make a volume known to the worker, then call with its number.
+
+        The copy is made in a thread; a later call takes the place of one that has not
+        been answered.
+        """
+        number = self.number_of(choice)
+        if number is not None:
+            then(number)
+            return
+        self.cancel()
+        self._copying = _Copy(self._client, choice, then, self._ended.emit)
+        self._copying.start()
+
+    def cancel(self) -> None:
+        """Give up a copy that is under way."""
+        if self._copying is not None:
+            self._copying.cancelled.set()
+        self._copying = None
+
+    def close(self) -> None:
+        """Give up a copy that is under way, and wait for its end."""
+        copy = self._copying
+        self.cancel()
+        if copy is not None:
+            copy.join()
+
+    def forget(self, choice: VolumeChoice) -> None:
+        """Let go of a volume, as its data were replaced or its layer deleted."""
+        for number, known in list(self._known):
+            if known.layer == choice.layer:
+                self._client.close_volume(number)
+                self._known.remove((number, known))
+
+    def _on_ended(self, copy: _Copy) -> None:
+        if copy is not self._copying:
+            if copy.number is not None:
+                self._client.close_volume(copy.number)
+            return
+        self._copying = None
+        if copy.number is None:
+            self.failed.emit(f"The image cannot be read: {copy.problem}")
+            return
+        self._known.append((copy.number, copy.choice))
+        copy.then(copy.number)
+
+
+class _Copy(threading.Thread):
+    """Copy a volume in a thread, without touching Qt or the view of a layer."""
+
+    def __init__(
+        self,
+        client: WorkerClient,
+        choice: VolumeChoice,
+        then: Callable[[int], None],
+        ended: Callable[[_Copy], None],
+    ) -> None:
+        super().__init__(name="napari-unet3d-copy", daemon=True)
+        self.cancelled = threading.Event()
+        self.choice = choice
+        self.then = then
+        self.number: int | None = None
+        self.problem = ""
+        self._client = client
+        self._ended = ended
+        self._spacing, self._unit = choice.spacing, choice.unit
+        self._name = str(choice.layer.name)
+
+    def run(self) -> None:
+        """Copy, and tell the end however it comes."""
+        try:
+            self.number = self._client.open_volume(
+                _source(self.choice),
+                spacing=self._spacing,
+                unit=self._unit,
+                name=self._name,
+                progress=self._on_progress,
+            )
+        except Exception as error:  # noqa: BLE001 (of a lazy layer: any whatever)
+            self.problem = str(error) or type(error).__name__
+        if not self.cancelled.is_set() or self.number is not None:
+            self._ended(self)
+
+    def _on_progress(self, share: float) -> None:
+        if self.cancelled.is_set():
+            raise EngineError("it is not wanted any more")
+
+
+class _Slabs:
+    """A volume (C, Z, Y, X) that is read slices by slices."""
+
+    def __init__(self, choice: VolumeChoice) -> None:
+        self._choice = choice
+        self.shape = (choice.n_channels, *choice.shape)
+        self.dtype = choice.dtype
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        box = index[1]
+        return self._choice.read(box.start, box.stop)
+
+
+def _source(choice: VolumeChoice) -> Any:
+    """Return what the client reads from; a file in memory needs no copy."""
+    data = full_resolution(choice.layer)
+    plain = isinstance(data, np.memmap) and data.dtype == choice.dtype
+    if plain and choice.axes == "ZYX" and not choice.others and not choice.layer.rgb:
+        return data
+    return _Slabs(choice)

@@ -1,0 +1,185 @@
+"""Which volume an image layer stands for, and its voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+
+_AXES = {
+    2: ("YX",),
+    3: ("ZYX",),
+    4: ("CZYX", "TZYX"),
+    5: ("TCZYX", "CTZYX"),
+}
+
+_KEPT_DTYPES = ("|u1", "<u2", "<i2", "<f4")
+"""Number formats that are handed on as they are; others become float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeChoice:
+    """A volume to train on or to segment.
+
+    Parameters
+    ----------
+    layer : Image
+        The image layer.
+    axes : str
+        What the layer's axes are: of TCZYX, the last three always ZYX.
+    time : int
+        Time point, where there is a T axis.
+    others : tuple of Image
+        Layers that are further channels of the same volume.
+    """
+
+    layer: Image
+    axes: str = "ZYX"
+    time: int = 0
+    others: tuple[Image, ...] = field(default=())
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels ZYX."""
+        z, y, x = spatial_shape(self.layer)
+        return z, y, x
+
+    @property
+    def n_channels(self) -> int:
+        """Channels that the network sees."""
+        return _channels_of(self.layer, self.axes) + sum(
+            _channels_of(other, "ZYX") for other in self.others
+        )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Number format in which all channels are handed on."""
+        kinds = {
+            np.dtype(full_resolution(layer).dtype).str
+            for layer in (self.layer, *self.others)
+        }
+        if kinds == {"|b1"}:
+            return np.dtype(np.uint8)
+        only = kinds.pop()
+        return np.dtype(only if not kinds and only in _KEPT_DTYPES else np.float32)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Size of a voxel along Z, Y, X."""
+        z, y, x = (abs(float(s)) or 1.0 for s in self.layer.scale[-3:])
+        return z, y, x
+
+    @property
+    def unit(self) -> str:
+        """Unit of the spacing, or nothing."""
+        unit = str(self.layer.units[-1])
+        return "" if unit in ("pixel", "dimensionless") else unit
+
+    def read(self, first: int, last: int) -> NDArray[Any]:
+        """Read slices of the volume, from the layer's file where it is lazy.
+
+        Returns
+        -------
+        (C, last - first, Y, X) ndarray
+        """
+        parts = [_read(self.layer, self.axes, self.time, first, last)]
+        parts += [_read(other, "ZYX", 0, first, last) for other in self.others]
+        block: NDArray[Any] = np.concatenate(parts).astype(self.dtype, copy=False)
+        return block
+
+    def same_as(self, other: VolumeChoice | None) -> bool:
+        """Whether both stand for the same voxels."""
+        return (
+            other is not None
+            # Plugins get layers in proxies: equal, but not identical.
+            and self.layer == other.layer
+            and (self.axes, self.time) == (other.axes, other.time)
+            and self.others == other.others
+        )
+
+
+def full_resolution(layer: Image) -> Any:
+    """Return the data of a layer, of a multiscale one the finest."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def spatial_shape(layer: Image) -> tuple[int, ...]:
+    """Return the size along the last axes of a layer that are not its colours."""
+    shape = tuple(full_resolution(layer).shape)
+    return shape[:-1][-3:] if getattr(layer, "rgb", False) else shape[-3:]
+
+
+def possible_axes(layer: Image) -> tuple[str, ...]:
+    """Return what the axes of a layer may mean, the likeliest first.
+
+    Axis labels decide where the layer has them; else a short axis counts as channels.
+    """
+    options = _AXES.get(layer.ndim, ())
+    if layer.rgb:
+        options = tuple(o for o in options if "C" not in o)
+    if len(options) < 2:
+        return options
+    labels = [str(label).lower()[:1] for label in layer.axis_labels]
+    said = next((o for o in options if labels == list(o.lower())), None)
+    if said is None and layer.ndim == 4:
+        said = "CZYX" if full_resolution(layer).shape[0] <= 4 else "TZYX"
+    return tuple(sorted(options, key=lambda option: option != said))
+
+
+def time_points(layer: Image, axes: str) -> int:
+    """Return how many time points there are."""
+    return int(full_resolution(layer).shape[axes.index("T")]) if "T" in axes else 1
+
+
+def problem_of(choice: VolumeChoice | None) -> str | None:
+    """Say why a layer cannot be used, and what to do; `None` where it can."""
+    if choice is None:
+        return "There is no image: open one, or File → Open Sample → 3D U-Net."
+    name = choice.layer.name
+    if choice.layer.ndim < 3:
+        return (
+            f"“{name}” has {choice.layer.ndim} axes, and a volume has three: open its "
+            "slices as one stack."
+        )
+    if choice.layer.ndim > 5:
+        return (
+            f"“{name}” has {choice.layer.ndim} axes, and at most time, channel, Z, Y "
+            "and X are understood: open a part of it."
+        )
+    for other in choice.others:
+        if spatial_shape(other) != choice.shape or other.ndim != 3:
+            return (
+                f"“{other.name}” has {_times(spatial_shape(other))} voxels and "
+                f"“{name}” {_times(choice.shape)}: channels must be of the same size."
+            )
+    return None
+
+
+def _channels_of(layer: Image, axes: str) -> int:
+    shape = full_resolution(layer).shape
+    if layer.rgb:
+        return int(shape[-1])
+    return int(shape[axes.index("C")]) if "C" in axes else 1
+
+
+def _read(layer: Image, axes: str, time: int, first: int, last: int) -> NDArray[Any]:
+    """Read (C, Z, Y, X) of a layer."""
+    where: list[Any] = [slice(None)] * len(axes)
+    where[axes.index("Z")] = slice(first, last)
+    if "T" in axes:
+        where[axes.index("T")] = time
+    block = np.asarray(full_resolution(layer)[tuple(where)])
+    if layer.rgb:
+        return np.moveaxis(block, -1, 0)
+    return block if "C" in axes else block[None]
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

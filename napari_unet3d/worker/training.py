@@ -1,0 +1,208 @@
+"""A training that can be watched, held, and fed with new labels."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_unet3d.engine.config import ModelConfig, TrainingConfig, build
+from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.events import Saved, StepDone, Trained, Warned
+from napari_unet3d.engine.training import Trainer
+from napari_unet3d.engine.training_data import TrainingVolume
+from napari_unet3d.engine.unet import UNet3D
+
+from .answers import Paused, Resumed
+from .volumes import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .answers import Event
+    from .model import CurrentModel
+    from .requests import Train
+    from .volumes import OpenedVolume
+
+INTERVAL = 0.1
+"""Seconds between two `StepDone`, at least."""
+
+
+class Training:
+    """A training and what belongs to it.
+
+    Parameters
+    ----------
+    request : Train
+        What to train.
+    volumes : mapping
+        The volumes by number.
+    model : CurrentModel
+        Receives what is trained.
+    attend : callable
+        Called while the training is prepared; an exception ends it.
+    """
+
+    trainer: Trainer
+
+    def __init__(
+        self,
+        request: Train,
+        volumes: Mapping[int, OpenedVolume],
+        model: CurrentModel,
+        attend: Callable[[], None],
+    ) -> None:
+        missing = [number for number in request.volumes if number not in volumes]
+        if missing or not request.volumes:
+            raise EngineError(
+                f"there is no volume {missing[0] if missing else 'to train on'}; open "
+                "it first"
+            )
+        self.request = request
+        self.stop = threading.Event()
+        """Set it to end after the present step."""
+        self.is_paused = False
+        self._model = model
+        self._attend = attend
+        self._volumes = [volumes[number] for number in request.volumes]
+        self._left_out = 0
+        self._saved_to: str | None = None
+        self._last_step = 0.0
+
+    def run(
+        self,
+        send: Callable[[Event], None],
+        between_steps: Callable[[Training], None],
+    ) -> None:
+        """Train to the end, sending what happens.
+
+        Parameters
+        ----------
+        send : callable
+            Takes the events; the last one is `Trained`.
+        between_steps : callable
+            Called after every step.
+        """
+        try:
+            self._prepare()
+        except Interrupted:
+            send(Trained(0, 0.0, "stopped"))
+            return
+        trainer = self.trainer
+        self.use_labels(send)  # more may have been painted meanwhile
+        self._model.train(trainer)
+        waiting: StepDone | None = None
+        end: Trained | None = None
+        try:
+            for event in trainer.run(self.stop):
+                if isinstance(event, StepDone):
+                    waiting = self._throttle(event, send)
+                    between_steps(self)
+                    continue
+                if waiting:
+                    send(waiting)
+                    waiting = None
+                if isinstance(event, Saved):
+                    self._saved_to = event.path
+                if isinstance(event, Trained):
+                    end = event
+                else:
+                    send(event)
+        finally:
+            self._model.finish(self._saved_to)
+        if end:
+            send(end)
+
+    def use_labels(self, send: Callable[[Event], None]) -> None:
+        """Have the next step use what is painted now."""
+        if not hasattr(self, "trainer"):
+            return
+        count = self.trainer.model.n_classes
+        annotations = [volume.annotation(count) for volume in self._volumes]
+        if not any(len(annotation) for annotation in annotations):
+            return  # all was erased: what was painted before is better than nothing
+        for volume, annotation in zip(
+            self.trainer.data.volumes, annotations, strict=True
+        ):
+            if len(annotation) or len(volume.annotation):
+                volume.annotation = annotation
+        left_out = max(
+            int(volume.labels.labels.max(initial=0)) for volume in self._volumes
+        )
+        if left_out > (count or 0) and left_out != self._left_out:
+            self._left_out = left_out
+            send(
+                Warned(
+                    f"class {left_out} is new: this model has {count} classes and does "
+                    "not learn it; start a new training to include it"
+                )
+            )
+
+    def hold(
+        self,
+        send: Callable[[Event], None],
+        while_held: Callable[[Training], None],
+    ) -> None:
+        """Wait while the training is paused; `while_held` waits for requests."""
+        if not self.is_paused:
+            return
+        send(Paused(self.trainer.step))
+        while self.is_paused and not self.stop.is_set():
+            while_held(self)
+        self.is_paused = False
+        send(Resumed(self.trainer.step))
+
+    def _prepare(self) -> None:
+        request = self.request
+        model = build(ModelConfig, request.model, "model")
+        training = build(TrainingConfig, request.training, "training")
+        annotations = [volume.annotation() for volume in self._volumes]
+        if model.n_classes is None and len(request.class_names) > 1:
+            # Classes that have a name but no label yet may be painted later.
+            largest = max(annotation.n_classes for annotation in annotations)
+            model = replace(model, n_classes=max(largest, len(request.class_names)))
+        images = [volume.image(self._attend) for volume in self._volumes]
+        volumes = [
+            TrainingVolume(image, annotation, volume.spacing, volume.name)
+            for image, annotation, volume in zip(
+                images, annotations, self._volumes, strict=True
+            )
+        ]
+        self.trainer = Trainer(
+            volumes,
+            model,
+            training,
+            checkpoint=self._model.latest() if request.proceed else None,
+            class_names=request.class_names,
+            class_colors=request.class_colors,
+            unit=next((v.unit for v in self._volumes if v.unit), ""),
+            save_to=request.save_to,
+        )
+        for image in images:
+            image.watch = _nobody
+
+    def _throttle(
+        self, event: StepDone, send: Callable[[Event], None]
+    ) -> StepDone | None:
+        """Send a step unless the last one was just sent; return it then."""
+        now = time.monotonic()
+        if now - self._last_step < INTERVAL:
+            return event
+        self._last_step = now
+        send(event)
+        return None
+
+
+def warm_up(device: torch.device) -> None:
+    """Have torch load now what it would load in the first step."""
+    network = UNet3D(1, 2, 1, ((2, 2, 2),)).to(device)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.zeros(1, 1, 8, 8, 8, device=device)).sum().backward()
+    optimizer.step()
+
+
+def _nobody() -> None:
+    pass

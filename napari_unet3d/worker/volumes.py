@@ -1,0 +1,113 @@
+"""The volumes that the server knows, and what is painted in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unet3d.engine.annotation import Annotation
+from napari_unet3d.engine.errors import EngineError
+
+from .requests import ImageFile
+from .shared import SharedArray
+from .sparse import SparseLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from .requests import OpenVolume, UpdateAnnotation
+
+
+class Interrupted(Exception):
+    """Something else is wanted now; raised by who watches an image being read."""
+
+
+class WatchedImage:
+    """An image (C, Z, Y, X) that calls back whenever a part of it is read.
+
+    The engine reads an image box by box whatever it does, so this is where a long
+    computation can be looked after, or ended by an exception.
+    """
+
+    def __init__(self, image: Any, watch: Callable[[], None]) -> None:
+        self._image = image
+        self.watch = watch
+        self.shape: tuple[int, ...] = tuple(int(n) for n in image.shape)
+        self.dtype: np.dtype[Any] = np.dtype(image.dtype)
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        self.watch()
+        part: NDArray[Any] = np.asarray(self._image[key])
+        return part
+
+
+class OpenedVolume:
+    """An image and its labels.
+
+    Parameters
+    ----------
+    request : OpenVolume
+        Where the image is.
+
+    Raises
+    ------
+    EngineError
+        Where it cannot be opened.
+    """
+
+    def __init__(self, request: OpenVolume) -> None:
+        self.name = request.name
+        self.unit = request.unit
+        self.spacing = request.spacing
+        if isinstance(request.source, ImageFile):
+            from napari_unet3d.io import open_image
+
+            file = request.source
+            found = open_image(file.path, axes=file.axes, channels=file.channels)
+            self._image: Any = found.data
+            self.spacing = self.spacing or found.spacing
+            self.unit = self.unit or found.unit or ""
+        else:
+            self._image = SharedArray.attach(request.source).array
+        if len(self._image.shape) != 4:
+            raise EngineError(
+                f"{self.name} has shape {tuple(self._image.shape)}; an image is needed "
+                "with axes CZYX"
+            )
+        z, y, x = (int(n) for n in self._image.shape[1:])
+        self.shape = (z, y, x)
+        self.labels = SparseLabels()
+
+    def image(self, watch: Callable[[], None]) -> WatchedImage:
+        """Return the image; `watch` is called whenever a part of it is read."""
+        return WatchedImage(self._image, watch)
+
+    def update(self, request: UpdateAnnotation) -> None:
+        """Take changes of the labels.
+
+        Raises
+        ------
+        EngineError
+            Where a voxel is outside.
+        """
+        voxels = self.shape[0] * self.shape[1] * self.shape[2]
+        index = request.index
+        if len(index) and not 0 <= index.min() <= index.max() < voxels:
+            raise EngineError(
+                f"{self.name} has {voxels} voxels of shape {self.shape}, but labels "
+                f"came for voxels {index.min()} to {index.max()}; annotation and image "
+                "must have the same grid"
+            )
+        before = SparseLabels() if request.replace else self.labels
+        self.labels = before.changed(index, request.labels)
+
+    def annotation(self, n_classes: int | None = None) -> Annotation:
+        """Return what is painted, of the first `n_classes` classes only."""
+        annotation = Annotation(self.shape, self.labels.index, self.labels.labels)
+        if n_classes is None or annotation.n_classes <= n_classes:
+            return annotation
+        return annotation.select(annotation.labels <= n_classes)

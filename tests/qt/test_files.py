@@ -1,0 +1,92 @@
+"""Sparse annotations and models as files, and through File → Open and Save."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+
+from napari_unet3d import _reader, _sample_data, _writer
+from napari_unet3d._qt.annotation_file import is_annotation, load
+from napari_unet3d._qt.classes import classes_of, make_classes, set_classes
+from napari_unet3d._qt.projects import Project, projects_folder
+from napari_unet3d._qt.volumes import VolumeChoice
+from napari_unet3d.engine.errors import EngineError
+
+
+@pytest.fixture
+def layer():
+    rng = np.random.default_rng(0)
+    data = np.zeros((5, 6, 7), np.uint8)
+    data[2] = rng.integers(1, 4, (6, 7))
+    layer = Labels(data, scale=(4, 2, 1), translate=(1, 2, 3), units=("um",) * 3)
+    set_classes(layer, make_classes(["background", "a", "b"]))
+    return layer
+
+
+def test_annotation_round_trip_through_writer_and_reader(layer, tmp_path):
+    path = str(tmp_path / "a.npz")
+    data, meta, _ = layer.as_layer_data_tuple()
+    assert _writer.write_annotation(path, data, meta) == [path]
+    ((found, about, kind),) = _reader.get_reader(path)(path)
+    assert kind == "labels"
+    np.testing.assert_array_equal(found, layer.data)
+    again = Labels(found, **about)
+    np.testing.assert_array_equal(again.scale, layer.scale)
+    np.testing.assert_array_equal(again.translate, layer.translate)
+    assert again.units == layer.units
+    assert classes_of(again) == classes_of(layer)
+
+
+def test_other_files_are_left_to_other_readers(tmp_path):
+    other = tmp_path / "other.npz"
+    np.savez(other, a=np.zeros(3))
+    assert _reader.get_reader(str(other)) is None
+    for name in ("x.pt", "x.npz"):
+        (tmp_path / name).write_bytes(b"nothing")
+        assert _reader.get_reader(str(tmp_path / name)) is None
+    assert _reader.get_reader([str(other)]) is None
+    with pytest.raises(EngineError, match="cannot be read as an annotation"):
+        load(other)
+    with pytest.raises(EngineError, match="there is no file"):
+        load(tmp_path / "missing.npz")
+
+
+def test_damaged_annotations_say_so(layer, tmp_path):
+    path = tmp_path / "a.npz"
+    data, meta, _ = layer.as_layer_data_tuple()
+    _writer.write_annotation(str(path), data, meta)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert not is_annotation(path)
+    with pytest.raises(EngineError, match="cannot be read"):
+        load(path)
+
+
+def test_writer_refuses_what_is_no_volume():
+    with pytest.raises(EngineError, match="axes ZYX"):
+        _writer.write_annotation("a.npz", np.zeros((3, 3)), {})
+
+
+def test_sample_opens_with_its_annotation():
+    viewer = ViewerModel()
+    for data, about, kind in _sample_data.tubules_layers():
+        getattr(viewer, f"add_{kind}")(data, **about)
+    image, labels = viewer.layers
+    assert image.data.shape == labels.data.shape
+    np.testing.assert_array_equal(image.scale, labels.scale)
+    assert [c.name for c in classes_of(labels)] == ["background", "tubule", "lumen"]
+
+
+def test_an_image_has_its_project(projects):
+    data = np.random.default_rng(0).random((5, 6, 7))
+    mine = Project.of(VolumeChoice(Image(data, name="a/b c")))
+    assert mine.folder.parent == projects == projects_folder()
+    assert mine == Project.of(VolumeChoice(Image(data.copy(), name="a/b c")))
+    assert mine != Project.of(VolumeChoice(Image(data + 1, name="a/b c")))
+    mine.make()
+    mine.annotation.write_text("old")
+    mine.set_aside()
+    assert not mine.annotation.exists()
+    assert (mine.folder / "annotation-previous.npz").read_text() == "old"
