@@ -65,7 +65,7 @@ def take(seconds: float) -> None:
     widget.training.stop_button.click()
     wait(lambda: state().phase.value == "idle")
     widget.segmenting.segment_button.click()
-    wait(lambda: state().progress > 0.3)
+    wait(lambda: state().progress > 0)
     shoot("segmenting")
     wait(lambda: state().phase.value == "idle")
     shoot("segmented")

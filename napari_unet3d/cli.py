@@ -88,7 +88,7 @@ def _with_flags(sentence: str) -> str:
     from .engine.config import ModelConfig, TrainingConfig, field_names
 
     sentence = re.sub(r"\baxes='(\w+)'", r"--axes \1", sentence)
-    sentence = re.sub(r"\bchannels=\[([\d, ]+)\]", rlambda found: "--channels " + found[1].replace(" ", ""), sentence)
+    sentence = re.sub(r"\bchannels=\[([-\d, ]+)\]", r"--channels \1", sentence)
     names = [*field_names(ModelConfig), *field_names(TrainingConfig)]
     # Names of two words; others may be words of the sentence. Not in paths.
     fields = "|".join(name for name in names if "_" in name)

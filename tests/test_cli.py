@@ -87,7 +87,7 @@ def test_wrong_usage_is_one_line(arguments, sentence, capsys):
         (
             EngineError("pass axes='ZYX', channels=[0, 2]"),
             2,
-            "pass --axes ZYX, --channels 0,2",
+            "pass --axes ZYX, --channels 0, 2",
         ),
         (
             EngineError("c.yaml: training.patch_size is bad, as in x/patch_size.tif"),

@@ -15,7 +15,7 @@ def main() -> None:
     napari.run()
 
 
-def open_sample(viewer):  # type: ignore[no-untyped-def]
+def open_sample(viewer):
     """Open the sample and the dock widget in a viewer.
 
     Returns

@@ -110,7 +110,7 @@ class PreviewSection(Section):
         self.uncertainty.setToolTip("Bright where the model is undecided (entropy)")
         self.probability = QComboBox()
         self.probability.setToolTip("Show the probability of a class")
-        self.probability.setMinimumContentsLength(6)
+        self.probability.setMinimumContentsLength(3)
         self.probability.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )

@@ -152,4 +152,6 @@ class SegmentSection(Section):
         running = state.phase is Phase.SEGMENTING
         self.progress.setVisible(running)
         self.cancel_button.setVisible(running)
+        # Statistics of the volume come first: nothing to count yet.
+        self.progress.setRange(0, 1000 if state.progress else 0)
         self.progress.setValue(round(1000 * state.progress))

@@ -88,6 +88,8 @@ def _probe(folder: Path) -> None:
 
 def _file(source: str | Path) -> Path:
     """Return the file that a path names, without the name of a dataset in it."""
+    if not str(source):
+        raise EngineError("the name of a file is empty; give the name of a file")
     try:
         path = located(source).path
     except EngineError:

@@ -442,6 +442,12 @@ def test_flags(arguments, sentence, refused):
     assert sentence in refused(*train(*arguments))
 
 
+def test_empty_names(refused):
+    assert "the name of a file is empty" in refused(*segment("--output", ""))
+    assert "the name of a file is empty" in refused(*train(image="", labels=""))
+    assert "no model file named" in refused(*train("--model", ""))
+
+
 def test_nothing_to_do(refused):
     assert "nothing to train on; give --image and --labels" in refused("train")
     assert "no model file named; give --model" in refused("train", *LABELLED)

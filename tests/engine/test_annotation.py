@@ -144,9 +144,7 @@ def painted(positions, axis=0):
 
 
 @settings(max_examples=30)
-@given(
-    fraction=st.floats(0.01, 0.89), seed=st.integers(0, 100), axis=st.integers(0, 2)
-)
+@given(fraction=st.floats(0.01, 0.89), seed=st.integers(0, 100), axis=st.integers(0, 2))
 def test_a_split_shares_the_labels_out(fraction, seed, axis):
     annotation = painted([5, 11, 20, 33], axis)
     taught, held = annotation.split(fraction, seed)
@@ -162,7 +160,9 @@ def test_a_split_shares_the_labels_out(fraction, seed, axis):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_tenth_is_about_a_tenth(axis):
     annotation = painted(range(2, 40, 4), axis)
-    shares = [len(annotation.split(0.1, seed)[1]) / len(annotation) for seed in range(9)]
+    shares = [
+        len(annotation.split(0.1, seed)[1]) / len(annotation) for seed in range(9)
+    ]
     assert 0.06 < np.mean(shares) < 0.14
 
 
@@ -204,7 +204,11 @@ def test_too_little_to_share_is_not_shared_out():
     labels = np.zeros((20, 60, 60), np.uint8)
     labels[3, :20, :20] = 1
     annotation = Annotation.from_labels(labels)
-    for taught, held in (annotation.split(0.5), painted([5]).split(0), empty().split(1)):
+    for taught, held in (
+        annotation.split(0.5),
+        painted([5]).split(0),
+        empty().split(1),
+    ):
         assert len(held) == 0
         assert held.shape == taught.shape
     assert len(annotation.split(0.5)[0]) == 400

@@ -125,7 +125,13 @@ def test_image_and_labels_stay_aligned(spacing, config, labels):
     compared = 0
     for seed in range(5):
         features, found, _ = sample_patch(
-            volume, annotation, (14, 20, 25), (16, 24, 24), (8, 12, 12), config, rng(seed)
+            volume,
+            annotation,
+            (14, 20, 25),
+            (16, 24, 24),
+            (8, 12, 12),
+            config,
+            rng(seed),
         )
         image = features[0]
         # Between two classes the image is interpolated, the labels are not.
@@ -194,9 +200,7 @@ def test_patches_are_moved_into_the_volume(probability, labels):
 def test_what_lies_outside_the_volume_is_not_labelled(probability):
     image = rng().normal(size=(5, 6, 7))
     annotation = Annotation.from_labels(np.full((5, 6, 7), 2))
-    config = replace(
-        RIGID, rotation=0, warp_probability=probability, flip=(False,) * 3
-    )
+    config = replace(RIGID, rotation=0, warp_probability=probability, flip=(False,) * 3)
     features, found, position = sample_patch(
         volume_of(image), annotation, (2, 3, 4), (12, 12, 12), (2, 3, 4), config, rng()
     )

@@ -121,7 +121,9 @@ def test_the_region_reaches_two_voxels_beyond_the_slices(
 
 
 @pytest.mark.parametrize("probability", [0, 1])
-@pytest.mark.parametrize("index", [(0,), (19,), PAINTED[1], (slice(None), slice(None), 39)])
+@pytest.mark.parametrize(
+    "index", [(0,), (19,), PAINTED[1], (slice(None), slice(None), 39)]
+)
 def test_unpadded_networks_see_labels_even_at_the_border(
     index, probability, make_source
 ):

@@ -42,7 +42,9 @@ def test_what_the_network_says_of_unlabelled_voxels_is_all_the_same(kind, batch)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30)
 @given(
-    before=st.integers(0, 30), after=st.integers(0, 30), labels=st.lists(st.integers(0, 2))
+    before=st.integers(0, 30),
+    after=st.integers(0, 30),
+    labels=st.lists(st.integers(0, 2)),
 )
 def test_loss_does_not_depend_on_how_many_voxels_are_unlabelled(
     kind, before, after, labels

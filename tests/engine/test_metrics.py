@@ -86,7 +86,9 @@ def test_scores_are_symmetric_and_between_zero_and_one(a, b):
     np.testing.assert_allclose(there.dice, 2 * there.iou / (1 + there.iou))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", ">i4", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", ">i4", "uint32", "int64", "uint64"]
+)
 def test_any_integers_can_be_scored(dtype):
     labels = row(1, 2, 2).astype(dtype)
     assert evaluate(labels, labels).mean_iou == 1
@@ -107,7 +109,9 @@ def test_figures_are_plain():
 
 
 def test_shapes_that_differ_are_named():
-    with pytest.raises(EngineError, match=r"segmentation \(1, 1, 2\), truth \(1, 1, 3\)"):
+    with pytest.raises(
+        EngineError, match=r"segmentation \(1, 1, 2\), truth \(1, 1, 3\)"
+    ):
         evaluate(row(1, 2), row(1, 2, 2))
     with pytest.raises(EngineError, match=r"exclude \(1, 1, 1\)"):
         evaluate(row(1, 2), row(1, 2), exclude=row(0))
@@ -121,7 +125,9 @@ def test_nothing_to_score_is_no_score(exclude):
 
 
 def test_probabilities_are_no_segmentation():
-    with pytest.raises(EngineError, match="segmentation must hold integers, got float64"):
+    with pytest.raises(
+        EngineError, match="segmentation must hold integers, got float64"
+    ):
         evaluate(row(0.1, 0.9), row(1, 2))
 
 

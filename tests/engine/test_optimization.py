@@ -55,9 +55,7 @@ def test_the_rate_rises_stays_and_falls():
     assert schedule.progress == 1
 
 
-@given(
-    steps=st.integers(1, 200), warmup=st.floats(0, 1), decay=st.floats(0, 1)
-)
+@given(steps=st.integers(1, 200), warmup=st.floats(0, 1), decay=st.floats(0, 1))
 def test_the_rate_is_never_too_large_and_never_nothing(steps, warmup, decay):
     training = TrainingConfig(
         steps=steps, learning_rate=0.1, warmup=warmup, decay=decay
@@ -142,9 +140,7 @@ def test_the_same_seed_makes_the_same_weights():
     first, again, other = (make(seed=seed) for seed in (1, 1, 2))
     for name, value in first.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name])
-    assert not torch.equal(
-        first.network.head.weight, other.network.head.weight
-    )
+    assert not torch.equal(first.network.head.weight, other.network.head.weight)
 
 
 def test_state_is_a_copy(batch):
@@ -167,7 +163,9 @@ def restored(optimization, checkpoint, **training):
 
 @pytest.fixture
 def checkpoint(make_checkpoint):
-    return make_checkpoint(n_classes=2, base_channels=1, pooling=((2, 2, 2),), stem="none")
+    return make_checkpoint(
+        n_classes=2, base_channels=1, pooling=((2, 2, 2),), stem="none"
+    )
 
 
 def test_restoring_goes_on_where_it_was(checkpoint, batch):

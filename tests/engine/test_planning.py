@@ -78,7 +78,9 @@ def test_pooling_never_asks_for_more_voxels_than_there_are(spacing, shape, depth
         assert n >= min(2, shape[axis])
 
 
-def resolve(config=None, shapes=((1, 20, 30, 40),), spacings=(None,), n_classes=2, **kw):
+def resolve(
+    config=None, shapes=((1, 20, 30, 40),), spacings=(None,), n_classes=2, **kw
+):
     return resolve_model(config or ModelConfig(**kw), shapes, spacings, n_classes, CPU)
 
 
@@ -127,7 +129,9 @@ def test_what_does_not_fit_is_refused(arguments, message):
 
 def test_width_follows_the_device():
     assert default_base_channels(CPU) == 8
-    assert default_base_channels(CUDA) == default_base_channels(torch.device("mps")) == 32
+    assert (
+        default_base_channels(CUDA) == default_base_channels(torch.device("mps")) == 32
+    )
 
 
 def plan(config, shapes, device=CPU, **training):

@@ -53,7 +53,8 @@ def test_responses_of_a_part_are_those_of_the_whole(spacing, data):
     shape = (5, 6, 7)
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(
-        2, *(n + 2 * m for n, m in zip(shape, stem.margin, strict=True)),
+        2,
+        *(n + 2 * m for n, m in zip(shape, stem.margin, strict=True)),
         generator=generator,
     )
     low = [data.draw(st.integers(0, n - 1)) for n in shape]
@@ -88,7 +89,9 @@ def test_a_ramp_has_its_slope_whatever_the_voxels(spacing, scale):
     image, smooth, edge, *curved = stem(ramp)
     torch.testing.assert_close(smooth, image, rtol=0, atol=1e-4)
     torch.testing.assert_close(edge, torch.full_like(edge, 7.0 * scale))
-    torch.testing.assert_close(torch.stack(curved), torch.zeros(3, 3, 4, 5), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        torch.stack(curved), torch.zeros(3, 3, 4, 5), rtol=0, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -115,11 +118,7 @@ def test_a_bright_sheet_and_a_bright_tube_differ():
     assert (across_tube < -0.1).sum() == 2
 
 
-@given(
-    matrix=arrays(
-        np.float32, (3, 3), elements=st.floats(-1000, 1000, width=32)
-    )
-)
+@given(matrix=arrays(np.float32, (3, 3), elements=st.floats(-1000, 1000, width=32)))
 def test_eigenvalues_are_numpys(matrix):
     matrix = matrix + matrix.T
     pairs = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -154,7 +153,9 @@ def test_fitting_standardises_every_response(fitted):
     torch.testing.assert_close(
         values.mean(1), torch.zeros(len(values)), rtol=0, atol=1e-3
     )
-    torch.testing.assert_close(values.std(1), torch.ones(len(values)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        values.std(1), torch.ones(len(values)), rtol=1e-3, atol=0
+    )
 
 
 def test_a_response_that_never_changes_stays_finite():

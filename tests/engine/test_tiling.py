@@ -22,7 +22,9 @@ def test_receptive_margin_of_the_papers_network():
     assert receptive_margin([(2, 2, 2)] * 3, 0) == 46
 
 
-@pytest.mark.parametrize("strides", [(), (2,), (2, 2), (3, 2), (1, 2), (2, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "strides", [(), (2,), (2, 2), (3, 2), (1, 2), (2, 1), (2, 2, 2)]
+)
 def test_a_block_depends_on_its_margin_and_on_nothing_beyond(strides):
     pooling = [(stride, 1, 1) for stride in strides]
     network = UNet3D(1, 1, 1, pooling, normalization="none").double().eval()

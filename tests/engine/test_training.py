@@ -193,7 +193,9 @@ def test_the_same_seed_trains_the_same(make_trainer, volume):
         list(trainer.run())
     first, again, other = (trainer.checkpoint().weights for trainer in trainers)
     assert_same(first, again)
-    assert not torch.equal(first["latest"]["head.weight"], other["latest"]["head.weight"])
+    assert not torch.equal(
+        first["latest"]["head.weight"], other["latest"]["head.weight"]
+    )
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice_cross_entropy"])
@@ -242,7 +244,9 @@ def test_several_volumes_of_several_channels(make_trainer, make_toy, sparse):
         volumes.append(
             TrainingVolume(np.stack([image, -image, image**2]), sparse(truth, slices))
         )
-    trainer = make_trainer(volumes, {"stem": "filters", "filter_scales": (1.0,)}, steps=6)
+    trainer = make_trainer(
+        volumes, {"stem": "filters", "filter_scales": (1.0,)}, steps=6
+    )
     events = list(trainer.run())
     assert trainer.model.in_channels == 3
     assert events[-1].reason == "finished"
@@ -295,7 +299,9 @@ def test_labels_that_cannot_be_trained_on_are_warned_of(make_trainer, volume):
     assert events[-1] == Trained(5, events[-1].seconds, "finished")
 
 
-@pytest.mark.parametrize("error", ["can't allocate memory: you tried", "CUDA out of memory"])
+@pytest.mark.parametrize(
+    "error", ["can't allocate memory: you tried", "CUDA out of memory"]
+)
 def test_with_too_little_memory_patches_become_smaller(
     error, make_trainer, monkeypatch
 ):
@@ -326,7 +332,9 @@ def test_when_nothing_is_small_enough_it_is_a_sentence(make_trainer, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(Optimization, "step", greedy)
-    with pytest.raises(OutOfMemoryError, match="memory ran out: use fewer base_channels"):
+    with pytest.raises(
+        OutOfMemoryError, match="memory ran out: use fewer base_channels"
+    ):
         list(make_trainer().run())
 
 
@@ -352,9 +360,7 @@ def test_other_errors_are_not_hidden(make_trainer, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(make_trainer, monkeypatch):
-    monkeypatch.setattr(
-        Optimization, "step", lambda *_: torch.tensor(float("nan"))
-    )
+    monkeypatch.setattr(Optimization, "step", lambda *_: torch.tensor(float("nan")))
     message = r"the loss is nan after 1 steps; lower the learning rate \(now 0.005\)"
     with pytest.raises(EngineError, match=message):
         list(make_trainer(learning_rate=0.005).run())
@@ -491,7 +497,9 @@ def test_figures_on_other_labels_are_not_compared_with(
     assert is_best == [True, False, True, False]
     assert trainer.best["iou"] == 0.3
 
-    continued = make_trainer([volume], checkpoint=trainer.checkpoint(), validate_every=1)
+    continued = make_trainer(
+        [volume], checkpoint=trainer.checkpoint(), validate_every=1
+    )
     measured([0.25, 0.3, 0.3, 0.3], monkeypatch)
     first = next(e for e in continued.run() if isinstance(e, Validated))
     assert first.is_best
@@ -591,7 +599,9 @@ LABELS[:, 16:] = 2
         (image_with(0), LABELS.astype(int) * 200, "at most 254, got 400"),
     ],
 )
-def test_data_that_cannot_be_trained_on_is_refused(image, labels, message, make_trainer):
+def test_data_that_cannot_be_trained_on_is_refused(
+    image, labels, message, make_trainer
+):
     with pytest.raises(EngineError, match=message):
         make_trainer([TrainingVolume(image, Annotation.from_labels(labels))])
 
@@ -616,7 +626,9 @@ def test_settings_that_do_not_fit_the_data_are_refused(
         list(make_trainer([volume], **arguments).run())
 
 
-def test_a_model_goes_on_with_images_like_its_own(make_trainer, volume, make_toy, sparse):
+def test_a_model_goes_on_with_images_like_its_own(
+    make_trainer, volume, make_toy, sparse
+):
     trainer = make_trainer([volume])
     list(trainer.run())
     checkpoint = trainer.checkpoint()

@@ -49,7 +49,9 @@ def make(make_toy, sparse):
 def test_labels_and_image_must_have_one_grid(make_toy):
     image, truth = make_toy()
     annotation = Annotation.from_labels(truth[1:])
-    message = r"a: the labels have shape \(15, 32, 32\) but the image has \(16, 32, 32\)"
+    message = (
+        r"a: the labels have shape \(15, 32, 32\) but the image has \(16, 32, 32\)"
+    )
     with pytest.raises(EngineError, match=message):
         TrainingVolume(image, annotation, name="a")
 
@@ -112,6 +114,16 @@ def test_class_weights_can_be_given(make):
     wrong = make((3, 7), class_weights=(1.0, 2.0))
     with pytest.raises(EngineError, match=r"2 values, \(1.0, 2.0\), but there are 3"):
         wrong.refresh(PLAN)
+    nothing = make((3, 7), class_weights=(0.0, 0.0, 0.0))
+    with pytest.raises(EngineError, match="all class_weights are 0"):
+        nothing.refresh(PLAN)
+
+
+def test_an_image_that_cannot_be_normalized_is_named(make, sparse):
+    labels = np.ones((4, 4, 4), np.uint8)
+    constant = TrainingVolume(0 * labels, sparse(labels, (1,)), name="grey")
+    with pytest.raises(EngineError, match="^grey: channel 0 .* same value 0"):
+        make((3, 7), validation=[constant])
 
 
 def test_unchanged_labels_are_not_prepared_again(make):

@@ -166,13 +166,13 @@ def test_up_convolution_is_the_transposed_convolution(stride):
     torch.testing.assert_close(up(x), expected)
 
 
-@given(low=st.tuples(*[st.integers(0, 1)] * 3), high=st.tuples(*[st.integers(0, 1)] * 3))
+@given(
+    low=st.tuples(*[st.integers(0, 1)] * 3), high=st.tuples(*[st.integers(0, 1)] * 3)
+)
 def test_convolution_pads_each_end_as_told(low, high):
     convolution = Convolution(1, 2, "none")
     x = numbers(1, 1, 4, 5, 6)
-    padded = functional.pad(
-        x, (low[2], high[2], low[1], high[1], low[0], high[0])
-    )
+    padded = functional.pad(x, (low[2], high[2], low[1], high[1], low[0], high[0]))
     expected = convolution.conv(padded).relu()
     found = convolution(x, list(zip(low, high, strict=True)))
     torch.testing.assert_close(found, expected)

@@ -34,7 +34,9 @@ def features(image):
 
 @pytest.fixture(scope="module")
 def plain(image):
-    return FeatureVolume(image, IntensityStatistics.from_image(image), FilterStem(2, ()))
+    return FeatureVolume(
+        image, IntensityStatistics.from_image(image), FilterStem(2, ())
+    )
 
 
 BOXES = st.tuples(

@@ -64,7 +64,7 @@ def test_what_is_typed_in_is_checked(qtbot):
     form = Form(TrainingConfig)
     qtbot.addWidget(form)
     field = form.field("learning_rate")
-    assert field.placeholderText() == "0.005"
+    assert field.placeholderText() == f"{TrainingConfig().learning_rate:g}"
     assert field.toolTip() == "Peak learning rate of AdamW"
     qtbot.keyClicks(field, "2e-4")
     assert form.values() == {"learning_rate": 2e-4}

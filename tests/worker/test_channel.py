@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+from io import FileIO
 
 import numpy as np
 import pytest
@@ -12,10 +13,8 @@ from napari_unet3d.worker.channel import Channel
 @pytest.fixture
 def channels():
     there, here = os.pipe(), os.pipe()
-    ends = [
-        Channel(open(there[0], "rb", buffering=0), open(here[1], "wb", buffering=0)),
-        Channel(open(here[0], "rb", buffering=0), open(there[1], "wb", buffering=0)),
-    ]
+    ends = [Channel(FileIO(there[0]), FileIO(here[1], "w"))]
+    ends.append(Channel(FileIO(here[0]), FileIO(there[1], "w")))
     yield ends
     for end in ends:
         end.close()
@@ -49,5 +48,5 @@ def test_the_end_is_noticed(channels):
 
     with pytest.raises(EOFError):
         other.receive()
-    with pytest.raises(OSError):
+    with pytest.raises(BrokenPipeError):
         other.send("anybody there?")

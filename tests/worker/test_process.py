@@ -20,6 +20,7 @@ from napari_unet3d.worker.protocol import (
     Saved,
     SegmentDone,
     SegmentProgress,
+    Started,
     StepDone,
     Trained,
     WorkerDied,
@@ -159,9 +160,13 @@ def test_what_is_printed_disturbs_nobody(own_worker, tmp_path):
     own_worker.events.wait(ModelChanged)
 
 
-def check_recovery(worker, volume, path):
-    """A worker that was killed is started again and goes on from what was saved."""
-    died = worker.events.wait(WorkerDied, seconds=10)
+def kill_and_recover(worker, volume, path, moment):
+    """Kill a worker, start it again, and go on from what was saved."""
+    deaths = len(worker.events.of(WorkerDied))
+    before = len(worker.events)
+    time.sleep(moment)
+    os.kill(worker.client.pid, signal.SIGKILL)
+    died = worker.events.wait(WorkerDied, after=before, seconds=10)
     assert died.exitcode == -signal.SIGKILL
     assert "memory ran out" in died.sentence
     assert not worker.client.is_alive
@@ -174,21 +179,18 @@ def check_recovery(worker, volume, path):
     before = worker.train(volume, proceed=True)
     step = worker.events.wait(StepDone, after=before)
     assert step.step > loaded.summary.step
-    assert len(worker.events.of(WorkerDied)) == 1
+    assert len(worker.events.of(WorkerDied)) == deaths + 1
     assert not list(path.parent.glob(".*.part"))
 
 
-@pytest.mark.parametrize("moment", np.random.default_rng(5).uniform(0, 0.8, 3).round(3))
+@pytest.mark.parametrize("moment", np.random.default_rng(5).uniform(0, 0.8, 2).round(3))
 def test_a_worker_killed_while_training(own_worker, tmp_path, moment):
     path = tmp_path / "model.pt"
     volume = own_worker.open()
     before = own_worker.train(volume, save_to=path, training={"save_every": 0.05})
     own_worker.events.wait(Saved, after=before)
 
-    time.sleep(moment)
-    os.kill(own_worker.client.pid, signal.SIGKILL)
-
-    check_recovery(own_worker, volume, path)
+    kill_and_recover(own_worker, volume, path, moment)
 
 
 @pytest.mark.parametrize("moment", np.random.default_rng(6).uniform(0, 0.8, 2).round(3))
@@ -197,17 +199,38 @@ def test_a_worker_killed_while_segmenting(own_worker, tmp_path, moment):
     volume = own_worker.open()
     before = own_worker.train(volume, save_to=path, training={"steps": 5})
     own_worker.events.wait(Trained, after=before)
-    image = np.tile(own_worker.toy.image, (8, 6, 6))
+    image = np.tile(own_worker.toy.image, (8, 4, 4))
     large = own_worker.client.open_volume(image)
     labels = SharedArray.create(image.shape, np.uint8)
     own_worker.client.segment(large, labels)
     own_worker.events.wait(SegmentProgress, after=before)
 
-    time.sleep(moment)
-    os.kill(own_worker.client.pid, signal.SIGKILL)
-
-    check_recovery(own_worker, volume, path)
+    kill_and_recover(own_worker, volume, path, moment)
     assert labels.array[0].all()  # what was done is still there
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_killed_at_any_moment(own_worker, tmp_path):
+    path = tmp_path / "model.pt"
+    volume = own_worker.open()
+    image = np.tile(own_worker.toy.image, (8, 4, 4))
+    large = own_worker.client.open_volume(image)
+    before = own_worker.train(volume, save_to=path, training={"steps": 5})
+    own_worker.events.wait(Trained, after=before)
+
+    for moment in np.random.default_rng(7).uniform(0, 1.5, 10):
+        kill_and_recover(own_worker, volume, path, moment)
+        before = len(own_worker.events)
+        own_worker.client.stop()
+        own_worker.events.wait(Trained, after=before)
+        labels = SharedArray.create(image.shape, np.uint8)
+        own_worker.client.segment(large, labels)
+        kill_and_recover(own_worker, volume, path, moment)
+        before = len(own_worker.events)
+        own_worker.client.stop()
+        own_worker.events.wait(Trained, after=before)
+        own_worker.train(volume, save_to=path, training={"save_every": 0.05})
 
 
 def test_what_was_painted_is_known_after_a_restart(own_worker):
@@ -223,8 +246,6 @@ def test_what_was_painted_is_known_after_a_restart(own_worker):
     own_worker.client.restart()
 
     before = own_worker.train(volume, training={"steps": 20})
-    from napari_unet3d.worker.protocol import Started
-
     started = own_worker.events.wait(Started, after=before)
     assert started.labelled_voxels == len(index)
     own_worker.client.request_preview(volume, 0, 3)
