@@ -103,9 +103,8 @@ def print_table(rows):
             iou = _median(mine, method, budget, "mean_foreground_iou")
             seconds = _median(mine, method, budget, "seconds")
             title = method + (f", {budget:g} min" if budget else "")
-            print(
-                f"| {name} | {title} | {iou:.3f} | {seconds:.0f} | {iou - forest:+.3f} |"
-            )
+            gain = f"{iou - forest:+.3f}"
+            print(f"| {name} | {title} | {iou:.3f} | {seconds:.0f} | {gain} |")
 
 
 def machine():

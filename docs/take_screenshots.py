@@ -18,6 +18,7 @@ SIZE = (1366, 768)
 
 
 def main() -> None:
+    """Take all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="to train")
     options = parser.parse_args()
@@ -27,6 +28,7 @@ def main() -> None:
 
 
 def take(seconds: float) -> None:
+    """Open the sample, train, segment, and look at every stage."""
     import napari
     from qtpy.QtWidgets import QApplication
 

@@ -96,7 +96,7 @@ def load(path: str | Path) -> AnnotationFile:
     """
     try:
         header = _header(path)
-        with np.load(path, allow_pickle=False) as content:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             index = np.cumsum(content["steps"], dtype=np.int64)
             labels = content["labels"].astype(np.uint8)
         shape = tuple(map(int, header["shape"]))
@@ -122,7 +122,8 @@ def load(path: str | Path) -> AnnotationFile:
 
 
 def _header(path: str | Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as content:
+    # A file opened by numpy stays open where it is damaged.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
         header = json.loads(str(content["header"]))
     if not isinstance(header, dict):
         raise ValueError("its header is damaged")

@@ -5,6 +5,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from .widget import AnnotateAndTrain
+
 
 def main() -> None:
     """Open the viewer and run it until it is closed."""
@@ -15,7 +22,7 @@ def main() -> None:
     napari.run()
 
 
-def open_sample(viewer):
+def open_sample(viewer: Viewer) -> AnnotateAndTrain:
     """Open the sample and the dock widget in a viewer.
 
     Returns

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +13,12 @@ from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.engine.errors import EngineError, SaveError
 
 from .files import check_outputs, check_writable, expanded, make_folder
-from .flags import add_flags, flag_of, given_flags
+from .flags import add_flags, given_flags
 from .history import History
 from .inputs import absent_classes, open_pair
 from .interruption import stopped_by_signals
 from .progress import Reporter
+from .resuming import check_same_network, settings_of
 from .scoring import check_tests, segment_and_score, segmentation_targets
 from .settings import Pair, RunConfig, build_run, overlay_values, read_run
 
@@ -80,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     flags = given_flags(options)
     file = read_run(options.config) if options.config else {}
     checkpoint = load(expanded(options.resume)) if options.resume else None
-    config = build_run(overlay_values(_of_model(checkpoint), file, flags))
+    config = build_run(overlay_values(settings_of(checkpoint), file, flags))
     train(config, checkpoint, options.stop_after)
 
 
@@ -163,7 +162,7 @@ def _checked(
     if stop_after is not None and stop_after < 1:
         raise EngineError(f"--stop-after must be at least 1, got {stop_after}")
     if checkpoint:
-        _check_same_network(config, checkpoint)
+        check_same_network(config, checkpoint)
     check_writable(config.output.model)
     inputs = [
         name
@@ -176,33 +175,6 @@ def _checked(
     if targets and config.output.segmentation_dir:
         make_folder(config.output.segmentation_dir, "--segmentation-dir")
     return expanded(config.output.model)
-
-
-def _of_model(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Start from the settings that the model was trained with."""
-    if checkpoint is None:
-        return {}
-    training = asdict(checkpoint.training)
-    if training["steps"]:
-        # It is what counted where both were given from Python.
-        training["minutes"] = None
-    return {"model": asdict(checkpoint.model), "training": training}
-
-
-def _check_same_network(config: RunConfig, checkpoint: Checkpoint) -> None:
-    """Refuse settings that would need another network than the model's."""
-    # The depth that was asked for may have been too much for a small volume.
-    wanted = replace(
-        config.model, depth=min(config.model.depth, checkpoint.model.depth)
-    )
-    for name, has in asdict(checkpoint.model).items():
-        value = getattr(wanted, name)
-        if value not in (None, has):
-            raise EngineError(
-                f"{flag_of([name])} is {_listed(value)}, but the model to go on from "
-                f"has {_listed(has)}; leave it out, or train a new model without "
-                "--resume"
-            )
 
 
 def _opened(config: RunConfig, pairs: tuple[Pair, ...]) -> tuple[list[Any], list[str]]:
@@ -244,10 +216,3 @@ def _rescued(trainer: Trainer, model: Path, error: SaveError) -> EngineError:
 
 def _warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr)
-
-
-def _listed(value: Any) -> str:
-    if isinstance(value, Mapping) or not isinstance(value, tuple):
-        return str(value)
-    nested = any(isinstance(part, tuple) for part in value)
-    return ("/" if nested else ",").join(map(_listed, value))

@@ -151,7 +151,9 @@ class _Queue:
 
     def take(self, count: int) -> Tensor:
         """Remove and return the first `count` slices, (N, C, count, Y, X)."""
-        stack = torch.cat(self._slabs, dim=2) if len(self._slabs) > 1 else self._slabs[0]
+        (stack, *more) = self._slabs
+        if more:
+            stack = torch.cat(self._slabs, dim=2)
         self._slabs = [stack[:, :, count:].clone()] if count < stack.shape[2] else []
         return stack[:, :, :count]
 

@@ -121,14 +121,10 @@ class Training:
         if not hasattr(self, "trainer"):
             return
         count = self.trainer.model.n_classes
-        annotations = [volume.annotation(count) for volume in self._volumes]
-        if not any(len(annotation) for annotation in annotations):
-            return  # all was erased: what was painted before is better than nothing
-        for volume, annotation in zip(
-            self.trainer.data.volumes, annotations, strict=True
+        for volume, opened in zip(
+            self.trainer.data.volumes, self._volumes, strict=True
         ):
-            if len(annotation) or len(volume.annotation):
-                volume.annotation = annotation
+            volume.annotation = opened.annotation(count)
         left_out = max(
             int(volume.labels.labels.max(initial=0)) for volume in self._volumes
         )

@@ -186,6 +186,8 @@ def test_channels_unlike_the_models(refused, program):
         *train(image="two.tif"), "--image", "b.tif", "--labels", "b_sparse.tif"
     )
     assert "the training images have different numbers of channels: [1, 2]" in line
+    line = refused(*train("--test-image", "two.tif", "--test-labels", "a_truth.tif"))
+    assert "the test volume two.tif has 2 channels but the model takes 1;" in line
     line = refused(*segment("--image", "two.tif", "--channels", "2"))
     assert "--channels 2 was asked of two.tif, which has channels 0 to 1" in line
     assert program(*segment("--image", "two.tif", "--channels", "1")).status == 0
@@ -440,6 +442,12 @@ def test_output_that_cannot_be_written(arguments, sentence, refused):
 )
 def test_flags(arguments, sentence, refused):
     assert sentence in refused(*train(*arguments))
+
+
+def test_test_volume_that_cannot_be_scored(altered, refused):
+    altered("b_truth.tif", lambda x: 0 * x)
+    line = refused(*train("--test-image", "b.tif", "--test-labels", "altered.tif"))
+    assert "altered.tif is 0 everywhere, so nothing can be scored with it;" in line
 
 
 def test_empty_names(refused):

@@ -135,3 +135,13 @@ def test_the_data_of_a_configuration(work, program):
     result = program("inspect", "--config", "c.yaml")
     assert result.status == 0
     assert result.out.count("labelled: ") == 2
+
+
+def test_a_gallery_that_cannot_be_written(refused, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_unet3d.commands.pictures.os.replace", full)
+    arguments = ("--output", "g.png", "--stem", "none", "--patch-size", "8,16,16")
+    line = refused("inspect", *LABELLED, *arguments)
+    assert "cannot write the picture g.png: No space left on device; choose" in line

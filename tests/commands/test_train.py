@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 
@@ -13,12 +14,13 @@ import tifffile
 import torch
 import yaml
 
+from napari_unet3d.cli import main
 from napari_unet3d.commands import train as command
 from napari_unet3d.commands.settings import RunConfig, as_plain
 from napari_unet3d.engine import SegmentationConfig, load, optimization, segment
 from napari_unet3d.engine import checkpoint as checkpoints
 from napari_unet3d.engine.device import choose_device
-from napari_unet3d.io import open_image
+from napari_unet3d.io import create_volume, open_image
 
 from .conftest import LABELLED, SMALL, contents
 
@@ -107,6 +109,22 @@ def test_several_volumes_give_one_model(work, program):
         for name in ("a_sparse.tif", "b_sparse.tif")
     )
     assert f"data: {painted:,} labelled voxels" in result.err
+
+
+def test_a_single_slice_with_three_axes(work, program):
+    """In every number format: some are computed wrongly for such volumes."""
+    for name in ("a", "a_truth"):
+        volume = tifffile.imread(f"{name}.tif")[8:9]
+        with create_volume(f"{name}_slice.tif", volume.shape, "uint8") as file:
+            file[:] = volume
+    files = ("--image", "a_slice.tif", "--labels", "a_truth_slice.tif")
+    for precision in ("float32", "bfloat16"):
+        result = program(
+            *("train", *files, *FILTERS, "--precision", precision, "--steps", "4"),
+            *("--patch-size", "1,16,16", "--model", "new.pt"),
+        )
+        assert result.status == 0
+        assert all(t.isfinite().all() for t in tensors(load("new.pt").weights).values())
 
 
 def test_for_some_minutes(work, program):
@@ -373,6 +391,63 @@ def test_a_signal_stops_and_keeps_the_model(number, status, work):
     assert (work / "log" / "history.json").exists()
     leftovers = [name for name in contents(work) if "part" in name or "probe" in name]
     assert not leftovers
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_after_the_step_with_a_model(
+    number, status, work, program, monkeypatch
+):
+    step = optimization.Optimization.step
+
+    def signalled(self, *arguments):
+        signal.raise_signal(number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(optimization.Optimization, "step", signalled)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    result = program(
+        *train("--steps", "9"),
+        *("--test-image", "b.tif", "--test-labels", "b_truth.tif"),
+    )
+    assert result.status == status
+    assert "saved new.pt after 1 steps\ntraining stopped: 1 steps" in result.err
+    assert "segmented" not in result.err
+    assert load("new.pt").step == 1
+    assert handlers == (
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+    )
+
+
+def test_an_ignored_signal_stays_ignored(work, program, monkeypatch):
+    """As in a background job of a shell."""
+    step = optimization.Optimization.step
+
+    def signalled(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(optimization.Optimization, "step", signalled)
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = program(*train("--steps", "2"))
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert result.status == 0
+    assert load("new.pt").step == 2
+
+
+def test_in_a_thread(work):
+    """Where signals cannot be handled."""
+    statuses = []
+    thread = threading.Thread(
+        target=lambda: statuses.append(main([*train("--steps", "1")]))
+    )
+    thread.start()
+    thread.join()
+    assert statuses == [0]
 
 
 def test_a_second_interrupt_ends_at_once(work, program, monkeypatch):

@@ -128,7 +128,7 @@ def test_nothing_labelled_has_no_slices():
 
 def blobs(shape=(40, 60, 60), seed=0):
     truth = np.ones(shape, np.uint8)
-    z, y, x = np.indices(shape)
+    _, y, x = np.indices(shape)
     truth[(y - 30) ** 2 + (x - 20) ** 2 < 150] = 2
     truth[(y - 20) ** 2 + (x - 45) ** 2 < 30] = 3
     return truth

@@ -73,7 +73,7 @@ def test_an_image_that_is_nearly_everywhere_the_same_is_no_constant():
 
 def test_a_constant_channel_is_refused_by_its_number(image):
     image[1] = 7
-    with pytest.raises(EngineError, match="channel 1 .* same value 7 everywhere"):
+    with pytest.raises(EngineError, match=r"channel 1 .* same value 7 everywhere"):
         IntensityStatistics.from_image(image)
 
 

@@ -60,7 +60,7 @@ def test_the_rate_is_never_too_large_and_never_nothing(steps, warmup, decay):
     training = TrainingConfig(
         steps=steps, learning_rate=0.1, warmup=warmup, decay=decay
     )
-    found, schedule = rates(training)
+    found, _ = rates(training)
     assert all(0 < rate <= 0.1 for rate in found)
     # Even without a warm-up the first steps are small.
     assert found[0] <= 0.011
@@ -222,7 +222,7 @@ def test_a_damaged_optimizer_state_is_a_sentence(kind, checkpoint, batch):
     optimization = make()
     optimization.step(batch, FLAT, 0.01)
     state = damaged(optimization.state()["optimizer"], kind)
-    with pytest.raises(EngineError, match="optimizer's state .* damaged"):
+    with pytest.raises(EngineError, match=r"optimizer's state .* damaged"):
         make().restore(replace(checkpoint, optimizer=state))
 
 

@@ -90,13 +90,19 @@ def test_columns_give_what_one_pass_gives(
     np.testing.assert_array_equal(logits.argmax(0), expected.argmax(0))
 
 
-@pytest.mark.parametrize("stem", ["filters", "none"])
-@pytest.mark.parametrize("pooling", [((2, 2, 2),) * 2, ((1, 2, 2), (2, 2, 2)), ()])
+@pytest.mark.parametrize(
+    ("pooling", "stem"),
+    [
+        ((), "none"),
+        (((2, 2, 2),), "filters"),
+        (((1, 2, 2), (2, 2, 2)), "none"),
+    ],
+)
 def test_unpadded_convolutions_see_the_continued_image(
     pooling, stem, image, make_checkpoint, monkeypatch
 ):
     narrow_columns(monkeypatch)
-    image = image[:9, :18, 1:]
+    image = image[:7, :17, 1:]
     checkpoint = make_checkpoint(stem=stem, pooling=pooling, padding="valid")
     segmenter = Segmenter(checkpoint, image)
     logits, expected = segmenter.logits(), in_one_pass(segmenter)

@@ -36,7 +36,6 @@ from napari_unet3d.engine.events import (
 from napari_unet3d.engine.optimization import Optimization
 from napari_unet3d.engine.validation import HeldOut
 
-
 # The statistics of a volume this small are mostly those of its border.
 AS_TRAINED = SegmentationConfig(device="cpu", recompute_statistics=False)
 
@@ -355,7 +354,7 @@ def test_other_errors_are_not_hidden(make_trainer, monkeypatch):
         raise RuntimeError("sizes differ")
 
     monkeypatch.setattr(Optimization, "step", broken)
-    with pytest.raises(RuntimeError, match="^sizes differ$"):
+    with pytest.raises(RuntimeError, match=r"^sizes differ$"):
         list(make_trainer().run())
 
 

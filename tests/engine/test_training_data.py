@@ -122,7 +122,7 @@ def test_class_weights_can_be_given(make):
 def test_an_image_that_cannot_be_normalized_is_named(make, sparse):
     labels = np.ones((4, 4, 4), np.uint8)
     constant = TrainingVolume(0 * labels, sparse(labels, (1,)), name="grey")
-    with pytest.raises(EngineError, match="^grey: channel 0 .* same value 0"):
+    with pytest.raises(EngineError, match=r"^grey: channel 0 .* same value 0"):
         make((3, 7), validation=[constant])
 
 
@@ -179,9 +179,9 @@ def test_labels_that_cannot_be_trained_on(kind, message, make, make_toy):
     data.volumes[0].annotation = before
     assert data.refresh(PLAN) == ""
     assert data.batches is not batches
+    bad = make((3, 7))
+    bad.volumes[0].annotation = painted(kind, make_toy)
     with pytest.raises(EngineError, match=message):
-        bad = make((3, 7))
-        bad.volumes[0].annotation = painted(kind, make_toy)
         bad.refresh(PLAN)
 
 

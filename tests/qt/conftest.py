@@ -116,6 +116,15 @@ class Driver:
                 layer.data_setitem(where, label)
         return layer
 
+    def start(self, truth, **training):
+        """Annotate three slices and train until there is a first step."""
+        self.tiny(**training)
+        self.widget.data.new.click()
+        self.paint(truth, 8, 12, 16)
+        self.press(self.widget.training.train_button)
+        assert self.phase == "training"
+        return self.trained(1)
+
     def trained(self, steps):
         self.wait(lambda: self.controller.state.step >= steps)
         return self

@@ -8,18 +8,9 @@ import signal
 import numpy as np
 
 
-def start(driver, truth, **training):
-    driver.tiny(**training)
-    driver.widget.data.new.click()
-    driver.paint(truth, 8, 12, 16)
-    driver.press(driver.widget.training.train_button)
-    assert driver.phase == "training"
-    return driver.trained(1)
-
-
 def test_paint_train_preview_segment_save_load(driver, ball, tmp_path, said):
     truth = ball[1]
-    start(driver, truth)
+    driver.start(truth)
     viewer, widget, controller = driver.viewer, driver.widget, driver.controller
 
     # A preview appears, in the image's place, and becomes better.
@@ -77,7 +68,7 @@ def test_paint_train_preview_segment_save_load(driver, ball, tmp_path, said):
 
 
 def test_pause_resume_and_the_end_of_a_training(driver, ball, said):
-    start(driver, ball[1], steps=60)
+    driver.start(ball[1], steps=60)
     widget = driver.widget
     widget.training.pause_button.click()
     driver.wait(lambda: driver.phase == "paused")
@@ -93,7 +84,7 @@ def test_pause_resume_and_the_end_of_a_training(driver, ball, said):
 
 
 def test_preview_in_other_planes_with_probability_and_uncertainty(driver, ball):
-    start(driver, ball[1])
+    driver.start(ball[1])
     viewer, widget = driver.viewer, driver.widget
     widget.preview.probability.setCurrentIndex(2)
     widget.preview.uncertainty.setChecked(True)
@@ -109,7 +100,7 @@ def test_preview_in_other_planes_with_probability_and_uncertainty(driver, ball):
 
 
 def test_segment_while_training_and_cancel(driver, ball):
-    start(driver, ball[1])
+    driver.start(ball[1])
     driver.widget.segmenting.probabilities.setChecked(True)
     driver.press(driver.widget.segmenting.segment_button)
     assert driver.phase == "segmenting"
@@ -123,7 +114,7 @@ def test_segment_while_training_and_cancel(driver, ball):
 
 
 def test_a_killed_worker_is_started_again_with_the_last_model(driver, ball, said):
-    start(driver, ball[1])
+    driver.start(ball[1])
     project = driver.controller.project
     driver.widget.training.stop_button.click()
     driver.wait(lambda: driver.phase == "idle", seconds=10)
@@ -142,7 +133,7 @@ def test_a_killed_worker_is_started_again_with_the_last_model(driver, ball, said
 
 
 def test_the_image_is_removed_while_training(driver, ball, said):
-    start(driver, ball[1])
+    driver.start(ball[1])
     driver.viewer.layers.remove(driver.viewer.layers["ball"])
     driver.wait(lambda: driver.phase == "idle", seconds=15)
     assert any("“ball” was removed. The training was stopped" in s for s in said)
@@ -151,7 +142,7 @@ def test_the_image_is_removed_while_training(driver, ball, said):
 
 
 def test_the_data_are_replaced_while_training(driver, ball, said):
-    start(driver, ball[1])
+    driver.start(ball[1])
     driver.viewer.layers["ball"].data = ball[0] * 2
     driver.wait(lambda: driver.phase == "idle", seconds=15)
     assert any("The data of “ball” were replaced." in s for s in said)
@@ -162,7 +153,7 @@ def test_the_data_are_replaced_while_training(driver, ball, said):
 def test_dock_closed_while_training_leaves_no_process_and_loses_nothing(
     driver, ball, open_widget, qtbot, projects
 ):
-    start(driver, ball[1])
+    driver.start(ball[1])
     client, project = driver.controller.client, driver.controller.project
     driver.viewer.window.remove_dock_widget(driver.dock)
     driver.wait(lambda: not client.is_alive, seconds=10)
@@ -184,7 +175,7 @@ def test_dock_closed_while_training_leaves_no_process_and_loses_nothing(
 
 
 def test_closed_viewer_leaves_no_process(driver, ball):
-    start(driver, ball[1])
+    driver.start(ball[1])
     client, project = driver.controller.client, driver.controller.project
     driver.viewer.close()
     driver.wait(lambda: not client.is_alive, seconds=10)

@@ -150,7 +150,7 @@ def test_no_room_anywhere_gives_a_sentence(monkeypatch, tmp_path):
 def test_shared_memory_that_is_short_is_noticed_before_it_is_used(shared_memory_names):
     before = shared_memory_names()
 
-    with pytest.raises(OSError, match="No space|too large|allocate"):
+    with pytest.raises(OSError, match=r"No space|too large|allocate"):
         shared._new_memory(2**50)
 
     assert shared_memory_names() == before

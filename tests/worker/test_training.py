@@ -138,6 +138,8 @@ def test_erasing_everything_does_not_end_it(worker):
 
     worker.client.replace_annotation(volume, [], [])
 
+    warning = worker.events.wait(Warned, after=before)
+    assert "no voxel is labelled" in warning.message
     worker.events.wait(
         StepDone, after=before, that=lambda event: event.step > step + 20
     )
