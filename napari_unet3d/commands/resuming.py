@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def settings_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Start from the settings that the model was trained with."""
+    """Return the settings that a model was trained with; none without a model."""
     if checkpoint is None:
         return {}
     training = asdict(checkpoint.training)
@@ -49,7 +49,7 @@ def check_same_network(config: RunConfig, checkpoint: Checkpoint) -> None:
 
 
 def _listed(value: Any) -> str:
-    if isinstance(value, Mapping) or not isinstance(value, tuple):
+    if not isinstance(value, tuple):
         return str(value)
     nested = any(isinstance(part, tuple) for part in value)
     return ("/" if nested else ",").join(map(_listed, value))

@@ -5,7 +5,7 @@ by `multiprocessing`, for these reasons. The latter runs the main module again i
 child, which in napari may be anything: a script that opens a viewer, a notebook, the
 launcher of a bundle. Here the environment that OpenMP reads before torch is loaded
 belongs to the child alone. And pipes tell either side at once that the other is gone;
-they need no address, no key and no helper process.
+they need no address, no key and no third process.
 """
 
 from __future__ import annotations

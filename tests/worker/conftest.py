@@ -58,7 +58,7 @@ class Events:
         with self._changed:
             return [event for event in self.all if isinstance(event, kinds)]
 
-    def wait(self, *kinds: type, after: int = 0, that=lambda event: True, seconds=40):
+    def wait(self, *kinds: type, after: int = 0, that=lambda event: True, seconds=100):
         """Return the first event of some kinds that came `after` that many others."""
         end = time.monotonic() + seconds
         with self._changed:

@@ -11,7 +11,7 @@ from napari_unet3d.worker.protocol import (
     Trained,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 
 def fail(worker, ask):

@@ -16,7 +16,7 @@ from napari_unet3d.worker.protocol import (
     Trained,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.fixture

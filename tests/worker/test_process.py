@@ -28,7 +28,7 @@ from napari_unet3d.worker.protocol import (
 from napari_unet3d.worker.shared import SharedArray
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(280),
     pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
 ]
 

@@ -19,7 +19,7 @@ from napari_unet3d.worker.protocol import (
 )
 from napari_unet3d.worker.shared import SharedArray
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from napari_unet3d.worker.protocol import (
     Warned,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 
 def test_a_training_tells_what_happens(worker):
