@@ -55,6 +55,17 @@ def test_a_sweep_is_the_network_on_all_slices_at_once(data, randomize):
     torch.testing.assert_close(torch.cat(slabs, dim=2), whole, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_thinnest_slabs(pooling, randomize):
+    network = fold_normalization(randomize(UNet3D(1, 2, 2, pooling)))
+    depth, height, width = network.total_stride
+    image = numbers(1, 1, 6 * depth, height, width)
+    slabs = list(sweep(network, image.split(depth, dim=2)))
+    with torch.no_grad():
+        whole = network(image)
+    torch.testing.assert_close(torch.cat(slabs, dim=2), whole, rtol=0, atol=1e-5)
+
+
 def test_slices_come_out_long_before_the_last_one_is_in(randomize):
     network = fold_normalization(randomize(UNet3D(1, 2, 1, ((2, 2, 2),))))
     read = []
