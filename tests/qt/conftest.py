@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -60,6 +63,7 @@ def ball():
 def open_widget(make_napari_viewer_proxy, qtbot):
     """Open the plugin by name; the worker is ended and waited for at the end."""
     opened = []
+    before = set(threading.enumerate())
 
     def open_in(viewer=None):
         viewer = viewer or make_napari_viewer_proxy()
@@ -72,6 +76,11 @@ def open_widget(make_napari_viewer_proxy, qtbot):
         widget.controller.close()
         assert not widget.controller.client.is_alive
     opened.clear()
+    # What still ends in the background holds the viewer, which is checked for leaks.
+    until = time.monotonic() + 10
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        qtbot.wait(50)
+    gc.collect()
 
 
 class Driver:
