@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,9 +42,14 @@ class Labelled:
         low, high = np.searchsorted(self.index, (first, last))
         return Labelled(self.shape, self.index[low:high], self.labels[low:high])
 
+    @cached_property
+    def counts(self) -> NDArray[np.intp]:
+        """Voxels of each label; at every step of the slider they are asked for."""
+        return np.bincount(self.labels, minlength=MAX_CLASSES + 1)
+
     def voxels_of(self, label: int) -> int:
         """Count the voxels of a class."""
-        return int((self.labels == label).sum())
+        return int(self.counts[label])
 
     def dense(self) -> NDArray[np.uint8]:
         """Return the volume, 0 where nothing is labelled."""

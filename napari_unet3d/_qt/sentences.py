@@ -73,7 +73,7 @@ def why_not_trainable(
     """Say what an annotation still lacks; `None` if it can be trained on."""
     if labelled is None:
         return "There is no annotation: press New annotation layer and paint."
-    found = np.unique(labelled.labels)
+    found = np.flatnonzero(labelled.counts)
     if not len(found):
         return "Nothing is labelled yet: paint a slice, the background too."
     if len(found) < 2:
