@@ -1,0 +1,165 @@
+"""Training steps a second: dense, label-driven, and the networks of peers.
+
+    python benchmarks/training_step.py [--bases 8 16 32] [--patches 4x16x48x48]
+
+All learn from the same patches of a generated volume with one annotated slice per axis:
+N×Z×Y×X voxels, Z being across the annotated slice. In the main table every network
+sees the image alone. A step is forward, loss over the labelled voxels, backward and
+optimizer (ours also clips the gradient and averages the weights); drawing the patches
+is measured apart. Variants take turns; the table shows medians.
+
+- ours, dense: logits of all voxels of the patch.
+- ours, label-driven: logits of the region around the annotated slice, as in training;
+  "with filters" adds the filter responses and the shortcut, the default network.
+- MONAI UNet (two residual units a level), MONAI DynUNet, pytorch-3dunet UNet3D: the
+  same channels a level, their own normalisation, Adam and cross-entropy with an
+  ignored index, in float32 and in the memory layout that is the quicker of two.
+
+"labelled steps/s" are steps a second times the share of the labelled voxels in the
+patches that the loss takes in; the region may leave out some of crossing slices. The
+second table says what a step of ours consists of: "convolutions" is the share of a
+step's time in torch's convolution kernels, by its profiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+import torch
+from reporting import (
+    add_options,
+    machine,
+    prepare,
+    print_table,
+    side_by_side,
+    write_json,
+)
+from step_variants import (
+    BATCHES,
+    COUNTED,
+    OwnSteps,
+    PeerSteps,
+    arithmetic,
+    convolution_share,
+)
+
+from napari_unet3d._sample_data import sparse_annotation, tubules
+from napari_unet3d.engine import Annotation, TrainingVolume
+from napari_unet3d.engine.device import choose_precision
+from napari_unet3d.engine.planning import PatchPlan
+
+PEERS = {
+    "MONAI UNet": "monai",
+    "MONAI DynUNet": "monai-dynunet",
+    "pytorch-3dunet": "pytorch-3dunet",
+}
+COLUMNS = {
+    "base": ("base", "d"),
+    "patches": ("patches", ""),
+    "variant": ("variant", ""),
+    "labelled steps against dense": ("labelled ratio", ".2f"),
+    "steps against dense": ("ratio", ".2f"),
+    "steps/s": ("rate", ".2f"),
+    "labelled steps/s": ("labelled rate", ".2f"),
+    "GFLOP forward": ("gflop", ".1f"),
+    "million parameters": ("parameters", ".2f"),
+}
+PARTS = {
+    "base": ("base", "d"),
+    "patches": ("patches", ""),
+    "variant": ("variant", ""),
+    "drawing": ("drawing", ".0%"),
+    "forward": ("forward", ".0%"),
+    "loss, backward": ("backward", ".0%"),
+    "optimizer": ("optimizer", ".0%"),
+    "moving average": ("rest", ".0%"),
+    "convolutions": ("convolutions", ".0%"),
+}
+
+
+def main(arguments=None):
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bases", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument(
+        "--patches",
+        nargs="+",
+        default=["4x16x48x48", "2x16x48x48", "2x32x64x64"],
+        metavar="NxZxYxX",
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.bases, options.patches = [8, 16], ["4x16x48x48"]
+    prepare(options.threads)
+    facts = machine(options.device)
+    print(facts)
+    rows = []
+    for base in options.bases:
+        for patches in options.patches:
+            rows += measure(base, patches, options)
+    print_table(rows, COLUMNS)
+    print_table([row for row in rows if "drawing" in row], PARTS)
+    write_json(options.json, facts, rows=rows)
+
+
+def measure(base, patches, options):
+    """Measure all variants of one size, as rows of the table."""
+    image, truth = tubules((96, 112, 112))
+    labels = Annotation.from_labels(sparse_annotation(truth))
+    volume = TrainingVolume(image, labels)
+    count, z, y, x = (int(n) for n in patches.split("x"))
+    plan = PatchPlan(((z, y, x), (y, z, x), (y, x, z)), count)
+    short = str(choose_precision(torch.device(options.device))).removeprefix("torch.")
+    own = {"ours, dense": {"dense": True}, "ours, label-driven": {}}
+    own["ours, label-driven, with filters"] = {"stem": "filters"}
+    if short != "float32":
+        own[f"ours, dense, {short}"] = {"dense": True, "precision": short}
+        own[f"ours, label-driven, {short}"] = {"precision": short}
+        own[f"ours, label-driven, with filters, {short}"] = {
+            "stem": "filters",
+            "precision": short,
+        }
+    variants = {
+        name: OwnSteps(volume, plan, base, device=options.device, **settings)
+        for name, settings in own.items()
+    }
+    for name, method in PEERS.items():
+        variants[name] = PeerSteps(method, base, variants["ours, dense"])
+    seconds = side_by_side(
+        {name: variant.run for name, variant in variants.items()},
+        options.repeats,
+        options.device,
+    )
+    rates = {name: BATCHES / statistics.median(s) for name, s in seconds.items()}
+    rows = []
+    for name, variant in variants.items():
+        row = {
+            "base": base,
+            "patches": patches,
+            "variant": name,
+            "rate": rates[name],
+            "ratio": rates[name] / rates["ours, dense"],
+            "labelled rate": rates[name] * variant.labelled_share,
+            "labelled voxels": variant.labelled / COUNTED,
+            "gflop": arithmetic(variant),
+            "parameters": sum(p.numel() for p in variant.network.parameters()) / 1e6,
+            "seconds": seconds[name],
+        }
+        row["labelled ratio"] = row["labelled rate"] / rates["ours, dense"]
+        if isinstance(variant, OwnSteps):
+            parts = variant.parts()
+            total = sum(parts.values())
+            row |= {part: value / total for part, value in parts.items()}
+            if torch.device(options.device).type == "cpu":
+                row["convolutions"] = convolution_share(variant)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
