@@ -13,10 +13,10 @@ WITH_DISPLAY := sh scripts/with_display
 PYTEST := sh -c '"$$0" "$$@" || [ $$? -eq 5 ]' $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench napari clean
+.PHONY: help demo test lint types docs bench bench-gui napari clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Train on a generated volume and segment it: no window, no GPU
 	$(SETUP)
@@ -43,6 +43,10 @@ docs: ## Draw the pictures of the documentation and take its screenshots
 bench: ## Measure accuracy beside a random forest, and print the table
 	$(SETUP) bench
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+
+bench-gui: ## Measure how fluent napari stays while training, and what a person waits
+	$(SETUP) --display dev
+	$(WITH_DISPLAY) $(BIN)/python benchmarks/gui_latency.py $(ARGS)
 
 napari: ## Open napari with a sample, its annotation and the dock widget
 	$(SETUP) --display dev
