@@ -13,10 +13,11 @@ WITH_DISPLAY := sh scripts/with_display
 PYTEST := sh -c '"$$0" "$$@" || [ $$? -eq 5 ]' $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench bench-gui napari clean
+.PHONY: help demo test lint types docs napari clean bench bench-gui
+.PHONY: bench-accuracy bench-training-step bench-inference bench-augmentation
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Train on a generated volume and segment it: no window, no GPU
 	$(SETUP)
@@ -43,6 +44,23 @@ docs: ## Draw the pictures of the documentation and take its screenshots
 bench: ## Measure accuracy beside a random forest, and print the table
 	$(SETUP) bench
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+
+bench-accuracy: ## Measure IoU against seconds beside all peers
+	$(SETUP) bench
+	$(BIN)/python benchmarks/accuracy.py --at 5 10 20 40 60 120 180 300 --slices 1 2 3 \
+	    --seeds 0 1 2 --methods ours forest monai pytorch-3dunet $(ARGS)
+
+bench-training-step: ## Measure training steps a second beside peers
+	$(SETUP) bench
+	$(BIN)/python benchmarks/training_step.py $(ARGS)
+
+bench-inference: ## Measure speed, memory and seams of the segmentation beside MONAI
+	$(SETUP) bench
+	$(BIN)/python benchmarks/inference.py $(ARGS)
+
+bench-augmentation: ## Measure the deformation of patches beside peers
+	$(SETUP) bench
+	$(BIN)/python benchmarks/augmentation.py $(ARGS)
 
 bench-gui: ## Measure how fluent napari stays while training, and what a person waits
 	$(SETUP) --display dev

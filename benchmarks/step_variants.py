@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -67,9 +68,18 @@ class OwnSteps:
         self.network = trainer.optimization.network
         self._data, self._plan = trainer.data, plan
         self.batches = [self._draw(k, dense) for k in range(BATCHES)]
-        self.labelled = sum(_labelled(self._draw(k, dense)) for k in range(COUNTED))
+        self._dense = dense
+
+    @cached_property
+    def labelled(self) -> int:
+        """Labelled voxels that the loss takes in, of all batches counted."""
+        return sum(_labelled(self._draw(k, self._dense)) for k in range(COUNTED))
+
+    @cached_property
+    def labelled_share(self) -> float:
+        """Their share of the labelled voxels in the patches."""
         whole = sum(_labelled(self._draw(k, dense=True)) for k in range(COUNTED))
-        self.labelled_share = self.labelled / whole
+        return self.labelled / whole
 
     def run(self) -> None:
         """Do one step with every batch."""
