@@ -102,10 +102,10 @@ def medians(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict]:
         groups.setdefault(tuple(str(row.get(key)) for key in keys), []).append(row)
     merged = []
     for group in groups.values():
-        row = dict(group[0])
-        for name, value in group[0].items():
+        row = {name: value for r in reversed(group) for name, value in r.items()}
+        for name in row:
             numbers = [r[name] for r in group if isinstance(r.get(name), float)]
-            if isinstance(value, float) and numbers:
+            if numbers:
                 row[name] = statistics.median(numbers)
         merged.append(row | {"repeats": len(group)})
     return merged

@@ -139,8 +139,11 @@ class OwnSteps:
 class PeerSteps:
     """Training steps of a peer's network on the dense batches of `OwnSteps`."""
 
-    def __init__(self, method: str, base: int, own: OwnSteps) -> None:
+    def __init__(
+        self, method: str, base: int, own: OwnSteps, precision: str = "float32"
+    ) -> None:
         torch.manual_seed(0)
+        self._dtype = getattr(torch, precision)
         self.device = own.device
         self.batches = own.batches
         self.labelled, self.labelled_share = own.labelled, own.labelled_share
@@ -166,7 +169,10 @@ class PeerSteps:
 
     def forward(self, batch) -> torch.Tensor:
         """Compute the logits of the patches."""
-        return self.network(batch.features.contiguous(memory_format=self.layout))
+        image = batch.features.contiguous(memory_format=self.layout)
+        is_short = self._dtype != torch.float32
+        with torch.autocast(image.device.type, self._dtype, enabled=is_short):
+            return self.network(image).float()
 
     def _choose_layout(self) -> None:
         """Take the memory layout with the quicker step, each tried twice."""

@@ -13,7 +13,11 @@ is measured apart. Variants take turns; the table shows medians.
   "with filters" adds the filter responses and the shortcut, the default network.
 - MONAI UNet (two residual units a level), MONAI DynUNet, pytorch-3dunet UNet3D: the
   same channels a level, their own normalisation, Adam and cross-entropy with an
-  ignored index, in float32 and in the memory layout that is the quicker of two.
+  ignored index, in the memory layout that is the quicker of two.
+
+Where the device has units for a shorter number format, all are measured in that as
+well (under autocast). MONAI's UNet halves the image in its first convolution, hence its
+little arithmetic ("GFLOP forward").
 
 "labelled steps/s" are steps a second times the share of the labelled voxels in the
 patches that the loss takes in; the region may leave out some of crossing slices. The
@@ -128,7 +132,10 @@ def measure(base, patches, options):
         for name, settings in own.items()
     }
     for name, method in PEERS.items():
-        variants[name] = PeerSteps(method, base, variants["ours, dense"])
+        dense = variants["ours, dense"]
+        variants[name] = PeerSteps(method, base, dense)
+        if short != "float32":
+            variants[f"{name}, {short}"] = PeerSteps(method, base, dense, short)
     seconds = side_by_side(
         {name: variant.run for name, variant in variants.items()},
         options.repeats,
