@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODEL_MARK = b"napari-unet3d model"
-"""What the description inside a model file says (`engine.checkpoint.FORMAT`)."""
+"""What the description inside a model file says (`engine.model_file.FORMAT`)."""
 
 WIDGET = "Annotate & Train"
 

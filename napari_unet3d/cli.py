@@ -85,7 +85,8 @@ def _failed(sentence: str) -> int:
 
 def _with_flags(sentence: str) -> str:
     """Name flags where a sentence names the arguments of a function."""
-    from .engine.config import ModelConfig, TrainingConfig, field_names
+    from .engine.config import ModelConfig, TrainingConfig
+    from .engine.config_values import field_names
 
     sentence = re.sub(r"\baxes='(\w+)'", r"--axes \1", sentence)
     sentence = re.sub(r"\bchannels=\[([-\d, ]+)\]", r"--channels \1", sentence)

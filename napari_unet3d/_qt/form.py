@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_unet3d.engine.config import describe_problems
+from napari_unet3d.engine.config_values import describe_problems
 
 AUTOMATIC = "automatic"
 

@@ -25,7 +25,7 @@ from .pictures import PLANES, save_table, three_planes
 if TYPE_CHECKING:
     from napari_unet3d.engine import TrainingVolume
     from napari_unet3d.engine.config import ModelConfig, TrainingConfig
-    from napari_unet3d.engine.unet import Region
+    from napari_unet3d.engine.regions import Region
 
 ROWS = 6
 """Patches in a gallery."""

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from napari_unet3d.engine.config import field_names
+from napari_unet3d.engine.config_values import field_names
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

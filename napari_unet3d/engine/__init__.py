@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .annotation import UNLABELLED, Annotation
-    from .checkpoint import Checkpoint, load, save
+    from .checkpoint import Checkpoint
     from .config import (
         AugmentationConfig,
         ModelConfig,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from .errors import EngineError
     from .metrics import Scores, evaluate
+    from .model_file import load, save
     from .segmentation import Segmentation, Segmenter, segment
     from .training import Trainer, train
     from .training_data import TrainingVolume
@@ -41,8 +42,8 @@ _HOMES = {
     "TrainingVolume": "training_data",
     "UNet3D": "unet",
     "evaluate": "metrics",
-    "load": "checkpoint",
-    "save": "checkpoint",
+    "load": "model_file",
+    "save": "model_file",
     "segment": "segmentation",
     "train": "training",
 }

@@ -206,8 +206,10 @@ def _choose_blocks(
 ) -> NDArray[np.bool_]:
     """Mark the voxels of a share of the blocks.
 
-    A block is chosen by a hash of its place, so it stays held out while more slices
-    are annotated, and at least half of every class stays in the training.
+    A block is chosen by a hash of its place, so what was learned from is not held out
+    once more slices are annotated, and at least half of every class stays in the
+    training. Of a class that does not occur in the chosen blocks a further one is
+    taken: a measurement on background alone says nothing.
     """
     counts = np.zeros((len(cells), int(labels.max()) + 1), np.int64)
     np.add.at(counts, (block, labels), 1)
@@ -215,7 +217,8 @@ def _choose_blocks(
     left = total.copy()
     rank = np.array([_hash(cell, seed) for cell in cells.tolist()])
     chosen = np.zeros(len(cells), bool)
-    for candidate in np.argsort(rank, kind="stable"):
+    order = np.argsort(rank, kind="stable")
+    for candidate in order:
         # Always one block, so that there is something to measure on.
         if rank[candidate] >= fraction and chosen.any():
             break
@@ -223,6 +226,13 @@ def _choose_blocks(
         if np.all(rest * 2 >= total):
             chosen[candidate] = True
             left = rest
+    for label in np.flatnonzero(left == total):
+        for candidate in order[counts[order, label] > 0]:
+            rest = left - counts[candidate]
+            if np.all(rest * 2 >= total):
+                chosen[candidate] = True
+                left = rest
+                break
     return chosen[block]
 
 

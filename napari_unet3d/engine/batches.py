@@ -11,14 +11,15 @@ from torch import Tensor
 
 from .augment import sample_patch
 from .patches import PatchSampler
-from .planning import PatchPlan, valid_output
+from .valid_padding import valid_output
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .annotation import Annotation
     from .config import AugmentationConfig, ModelConfig, Triple
-    from .unet import Region
+    from .planning import PatchPlan
+    from .regions import Region
     from .volume import FeatureVolume
 
 SLAB = 2

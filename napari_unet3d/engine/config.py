@@ -7,10 +7,7 @@ wrong value is refused wherever it comes from.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import (
     ConfigDict,
@@ -18,11 +15,8 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
 )
 from pydantic.dataclasses import dataclass
-
-from .errors import EngineError
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -178,6 +172,13 @@ class TrainingConfig:
         le=1,
         description="Share of the training with falling learning rate",
     )
+    freeze_statistics: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the training after which the batch normalisation keeps "
+        "its statistics, so that the network learns with those it segments with",
+    )
     gradient_clip: PositiveFloat = Field(
         default=1.0, description="Largest norm of the gradient"
     )
@@ -238,80 +239,12 @@ class SegmentationConfig:
         "or as after the last step",
     )
     recompute_statistics: bool = Field(
-        default=True,
-        description="Recompute the batch normalisation's statistics on this volume",
+        default=False,
+        description="Recompute the batch normalisation's statistics on this volume, "
+        "instead of those of the training",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
     memory: PositiveFloat | None = Field(
         default=None,
         description="GiB to use beside input and output (default: from device)",
     )
-
-
-Config = TypeVar(
-    "Config", ModelConfig, AugmentationConfig, TrainingConfig, SegmentationConfig
-)
-
-
-def build(kind: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
-    """Make a configuration from plain values, as YAML or a checkpoint hold them.
-
-    Parameters
-    ----------
-    kind : type
-        One of the configuration classes of this module.
-    values : mapping
-        Fields by name; those left out keep their default.
-    where : str
-        What to call the place of the fields in messages, as "training".
-
-    Raises
-    ------
-    EngineError
-        Naming every field that is unknown or has a value out of its limits.
-
-    Examples
-    --------
-    >>> build(TrainingConfig, {"steps": 100}).steps
-    100
-    """
-    try:
-        return kind(**values)
-    except (ValidationError, TypeError) as error:
-        raise EngineError(describe_problems(error, kind, where)) from error
-
-
-def describe_problems(
-    error: ValidationError | TypeError, kind: type, where: str = ""
-) -> str:
-    """Say in one sentence a field which fields are wrong and what they may be."""
-    if isinstance(error, TypeError):
-        return f"{where or kind.__name__}: {error}"
-    sentences = []
-    for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
-        name = ".".join([where, *path] if where else path)
-        if problem["type"] == "unexpected_keyword_argument":
-            known = field_names(kind)
-            near = difflib.get_close_matches(path[-1], known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            sentences.append(f"unknown field {name}; {hint}")
-        else:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            sentences.append(f"{name}: {message}, got {problem['input']!r}")
-    return "; ".join(dict.fromkeys(sentences))
-
-
-def field_names(kind: type) -> list[str]:
-    """Names of the fields of a configuration class, nested ones included."""
-    names = []
-    for name, info in kind.__pydantic_fields__.items():  # type: ignore[attr-defined]
-        names.append(name)
-        if hasattr(info.annotation, "__pydantic_fields__"):
-            names += field_names(info.annotation)
-    return names
-
-
-def as_plain(config: Config) -> dict[str, Any]:
-    """Return the configuration as nested dictionaries of plain values."""
-    return asdict(config)

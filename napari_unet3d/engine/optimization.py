@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from .config import ModelConfig, TrainingConfig
 
 
+MOMENTUM = 0.02
+"""Share of the newest batch in the statistics of the batch normalisation."""
+
+WARMUP = 9
+"""Steps over which that share, and that of the newest weights in their average, falls
+to one half."""
+
+
 class Schedule:
     """How far the training is, and the learning rate there.
 
@@ -97,6 +105,9 @@ class Optimization:
             weight_decay=training.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
+        self._norms = [
+            m for m in self.network.modules() if isinstance(m, torch.nn.BatchNorm3d)
+        ]
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.steps = 0
 
@@ -127,9 +138,25 @@ class Optimization:
                 "is damaged; segment with it or train a new model"
             )
 
-    def step(self, batch: Batch, class_weights: Tensor, learning_rate: float) -> Tensor:
-        """Learn from one batch and return its loss, a scalar on the device."""
+    def step(
+        self,
+        batch: Batch,
+        class_weights: Tensor,
+        learning_rate: float,
+        frozen: bool = False,
+    ) -> Tensor:
+        """Learn from one batch and return its loss, a scalar on the device.
+
+        With `frozen`, the batch normalisation uses its statistics so far, as it will
+        in the segmentation, and leaves them alone.
+        """
         self.network.train()
+        # Followed quickly at first, when all is new: a slice predicted after a few
+        # steps is not to be normalised with what the statistics began with.
+        momentum = max(MOMENTUM, WARMUP / (self.steps + WARMUP))
+        for norm in self._norms:
+            norm.momentum = momentum
+            norm.train(not frozen)
         with self.autocast():
             logits = self.network(batch.features, batch.region)
         loss = sparse_loss(
@@ -177,7 +204,7 @@ class Optimization:
 
     def _update_average(self) -> None:
         """Move the average towards the weights; quickly at first, when all is new."""
-        decay = min(self._training.ema_decay, self.steps / (9 + self.steps))
+        decay = min(self._training.ema_decay, self.steps / (self.steps + WARMUP))
         old, new = [], []
         for a, b in zip(
             self.average.state_dict().values(),

@@ -7,25 +7,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import BatchNorm3d
 
-from .sweep import fold_normalization
-from .tiling import even_cores, round_up, with_halo
+from .tiling import even_cores, with_halo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .unet import Range, Region, UNet3D
+    from .regions import Range, Region
+    from .unet import UNet3D
     from .volume import FeatureVolume
 
 EDGE = 256
 """Edge, in voxels, of the tiles that a slice is cut into."""
-
-NEWEST_SHARE = 0.3
-"""Share of the newest box in statistics that follow changing weights."""
-
-EVEN_STEPS = (0.8191725134, 0.6710436067, 0.5497004779)
-"""Steps whose multiples, modulo one, fill a cube evenly (the R sequence in 3D)."""
 
 
 def predict_plane(
@@ -134,77 +127,6 @@ def plane_tiles(
                 block[None].contiguous(memory_format=torch.channels_last_3d), region
             )
         yield rows, columns, logits[0].select(axis + 1, 0).float()
-
-
-class FittedNetwork:
-    """Weights that still change, with batch statistics of the volume, box by box.
-
-    The statistics that training leaves behind follow the weights from afar and belong
-    to its patches: in the first minute, a slice predicted with them looks nothing like
-    the segmentation, which takes those of the whole volume. Those of one box already
-    come near it, and every further box comes nearer.
-
-    Parameters
-    ----------
-    network : UNet3D
-        Copied.
-    features : FeatureVolume
-        The volume; its blocks are kept.
-    edge : int
-        Edge of the boxes, in voxels.
-    """
-
-    def __init__(
-        self, network: UNet3D, features: FeatureVolume, edge: int = 48
-    ) -> None:
-        self._network = copy.deepcopy(network).eval()
-        self._network.padding = "same"
-        self._padding = network.padding
-        self._features = features
-        self._norms = [m for m in self._network.modules() if isinstance(m, BatchNorm3d)]
-        strides = network.total_stride
-        size = [
-            min(round_up(n, s), round_up(edge, s))
-            for n, s in zip(features.shape, strides, strict=True)
-        ]
-        if all(n == s for n, s in zip(size, strides, strict=True)):
-            # A single voxel at the bottom has no deviation.
-            size = [2 * n for n in size]
-        self._size = size
-        self._taken = 0
-
-    def update(self, network: UNet3D) -> None:
-        """Take newer weights, keeping the statistics."""
-        with torch.no_grad():
-            for old, new in zip(
-                self._network.parameters(), network.parameters(), strict=True
-            ):
-                old.copy_(new)
-
-    def fit(self) -> None:
-        """Take one more box; older ones are forgotten little by little."""
-        if not self._norms:
-            return
-        low = [
-            int(max(0, n - s) * ((0.5 + self._taken * step) % 1.0))
-            for n, s, step in zip(
-                self._features.shape, self._size, EVEN_STEPS, strict=True
-            )
-        ]
-        for norm in self._norms:
-            norm.momentum = max(1 / (self._taken + 1), NEWEST_SHARE)
-            norm.train()
-        with torch.no_grad():
-            self._network(self._features.crop(low, self._size)[None])
-        self._network.eval()
-        self._taken += 1
-
-    def folded(self) -> UNet3D:
-        """Return a copy that is ready to predict."""
-        network = fold_normalization(self._network)
-        network.padding = self._padding
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        return network
 
 
 def _cores(

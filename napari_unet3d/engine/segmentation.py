@@ -7,7 +7,7 @@ at origins that agree with its pooling, so nothing depends on the cut: no seams.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .batch_statistics import recompute_statistics
 from .config import SegmentationConfig, Triple
 from .device import available_memory, choose_device, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
-from .planning import valid_size
 from .sweep import fold_normalization, sweep
 from .tiling import even_cores, receptive_margin, round_up, with_halo
 from .volume import FeatureVolume
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import threading
 
     from .checkpoint import Checkpoint
-    from .unet import Region, UNet3D
+    from .regions import Region
+    from .unet import UNet3D
 
 SLAB = 32
 """Slices that enter a sweep at once, about."""
@@ -228,57 +229,6 @@ class Segmenter:
             memory = min(8 * 2**30, 0.4 * available_memory(self._device))
         voxel, pixel = _bytes_of_a_sweep(self.network)
         return max(64, int((memory / (voxel * SLAB + pixel)) ** 0.5))
-
-
-def recompute_statistics(
-    network: UNet3D, features: FeatureVolume, edge: int = 64, most: int = 8
-) -> None:
-    """Replace the batch normalisation's statistics by those of this volume.
-
-    The paper normalises with the statistics of what it segments; here they are those
-    of the volume, so that no part of it is treated differently. They are averaged
-    over evenly spread boxes.
-    """
-    stride = network.total_stride
-    size = [
-        min(round_up(n, s), round_up(edge, s))
-        for n, s in zip(features.shape, stride, strict=True)
-    ]
-    if network.padding == "valid":
-        size = [
-            valid_size(n, [level[axis] for level in network.pooling])
-            for axis, n in enumerate(size)
-        ]
-    elif all(n == s for n, s in zip(size, stride, strict=True)):
-        # A single voxel at the bottom has no deviation.
-        size = [2 * n for n in size]
-    boxes = _spread_boxes(features.shape, size, most)
-    if network.padding == "valid":
-        # Larger than the volume where need be, which then lies in the middle.
-        beyond = [max(0, s - n) // 2 for n, s in zip(features.shape, size, strict=True)]
-        boxes = [[a - b for a, b in zip(low, beyond, strict=True)] for low in boxes]
-    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-        norm.train()
-    with torch.no_grad():
-        for low in boxes:
-            network(features.compute(low, size)[None])
-    network.eval()
-
-
-def _spread_boxes(
-    shape: Sequence[int], size: Sequence[int], most: int
-) -> list[list[int]]:
-    """Place at most `most` boxes evenly over a volume, in a fixed order."""
-    axes = [
-        np.linspace(0, max(0, n - s), -(-n // s)).round().astype(int)
-        for n, s in zip(shape, size, strict=True)
-    ]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    chosen = np.linspace(0, len(grid) - 1, min(most, len(grid))).round().astype(int)
-    return [[int(a) for a in low] for low in grid[chosen]]
 
 
 def _bytes_of_a_sweep(network: UNet3D) -> tuple[float, float]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .unet import Convolution, Level, UNet3D
+from .layers import Convolution, Level
+
+if TYPE_CHECKING:
+    from .unet import UNet3D
 
 
 def fold_normalization(network: UNet3D) -> UNet3D:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .unet import Range, UNet3D
+    from .regions import Range
+    from .unet import UNet3D
 
 
 def round_up(n: int, multiple: int) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .annotation import check_annotations
-from .checkpoint import Checkpoint, Weights, build_stem, save
+from .best_weights import BestWeights
+from .checkpoint import Checkpoint, build_stem
 from .config import ModelConfig, TrainingConfig
 from .device import (
     choose_device,
@@ -23,20 +24,13 @@ from .device import (
 )
 from .errors import EngineError
 from .events import Saved, Started, StepDone, Trained, TrainingEvent, Validated, Warned
+from .model_file import save
 from .optimization import Optimization, Schedule, copied
 from .planning import plan_patches, resolve_model
 from .training_data import TrainingData, TrainingVolume
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BEST_TOLERANCE = 0.05
-"""Newer weights replace the best ones unless their IoU is lower by more than this.
-
-The figures of a few hundred held-out voxels vary by some hundredths from one
-measurement to the next while the segmentation hardly changes; what must be caught is a
-training that collapses.
-"""
 
 OUT_OF_MEMORY = "use fewer base_channels, a smaller patch_size or another device"
 
@@ -131,10 +125,9 @@ class Trainer:
             self.model, self.training, self.device, self.dtype
         )
         self.schedule = Schedule(self.training)
-        self.best: dict[str, float] = {}
+        self._best = BestWeights()
         self.history: list[dict[str, Any]] = []
         self.unit = unit
-        self._best_weights: Weights = {}
         if checkpoint:
             self._restore(checkpoint)
             class_names = class_names or checkpoint.class_names
@@ -153,6 +146,11 @@ class Trainer:
     def seconds(self) -> float:
         """Seconds trained, earlier sessions of the model included."""
         return self.schedule.seconds
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Held-out "iou" and "step" of the best weights; empty where there are none."""
+        return self._best.figures
 
     def run(
         self, stop: threading.Event | None = None, stop_after: int | None = None
@@ -200,7 +198,7 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """Return the present state; its tensors are copies."""
         state = self.optimization.state()
-        state["weights"]["best"] = dict(self._best_weights)
+        state["weights"]["best"] = dict(self._best.weights)
         return Checkpoint(
             model=self.model,
             training=self.training,
@@ -218,33 +216,20 @@ class Trainer:
 
     def validate(self) -> Generator[TrainingEvent, None, None]:
         """Measure the moving average on the held-out labels and keep the best."""
-        held_out = self.data.held_out
-        if self.best.get("labels") != held_out.fingerprint:
-            # Nothing to compare with: other labels than those are held out now.
-            self.best, self._best_weights = {}, {}
         with out_of_memory_as_error(OUT_OF_MEMORY):
-            scores = held_out.measure(
-                self.optimization.average, self.optimization.autocast()
+            measured = self._best.measure(
+                self.data.held_out, self.optimization, self.step
             )
-        if scores is None:
+        if measured is None:
             return
-        mean, best = scores.mean_iou, self.best.get("iou", -1.0)
-        is_best = mean >= best - BEST_TOLERANCE
-        if is_best:
-            self.best = {
-                "iou": max(mean, best),
-                "step": float(self.step),
-                "labels": held_out.fingerprint,
-            }
-            self._best_weights = copied(self.optimization.average.state_dict())
-        iou = scores.iou.tolist()
+        scores, is_best = measured
+        iou, mean = scores.iou.tolist(), scores.mean_iou
         self._record(iou=iou, mean_iou=mean)
         yield Validated(self.step, self.seconds, tuple(iou), mean, is_best)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.stem.load_state_dict(checkpoint.stem)
         self.optimization.restore(checkpoint)
-        self._best_weights = dict(checkpoint.weights.get("best", {}))
         # A schedule at its end is not stretched by other settings: a new one begins.
         former = Schedule(checkpoint.training)
         former.step, former.seconds = checkpoint.step, checkpoint.seconds
@@ -252,7 +237,7 @@ class Trainer:
         former.begin()
         self.schedule.step, self.schedule.seconds = former.step, former.seconds
         self.schedule.start = former.start
-        self.best = dict(checkpoint.best)
+        self._best.restore(checkpoint)
         self.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
 
@@ -290,7 +275,10 @@ class Trainer:
         rng = np.random.default_rng((self.training.seed, self.step))
         batch = self.data.batches.draw(self.plan, rng)
         loss = self.optimization.step(
-            batch, self.data.class_weights, self.schedule.learning_rate
+            batch,
+            self.data.class_weights,
+            self.schedule.learning_rate,
+            self.schedule.progress >= self.training.freeze_statistics,
         )
         self.schedule.step += 1
         return loss

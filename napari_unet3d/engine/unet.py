@@ -9,97 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Range = tuple[int, int]
-"""First and one past the last voxel along an axis."""
-
-Region = tuple[Range, Range, Range]
-"""A box of voxels, ZYX."""
-
-
-class Convolution(nn.Module):
-    """Apply a convolution, batch normalisation and ReLU.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels before and after.
-    normalization : {"batch", "none"}
-        What follows the convolution.
-    kernel : {3, 1}
-        Edge of the convolution's cube.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        normalization: str = "batch",
-        kernel: int = 3,
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel)
-        self.norm: nn.Module = (
-            nn.BatchNorm3d(out_channels) if normalization == "batch" else nn.Identity()
-        )
-
-    def forward(self, x: Tensor, padding: Sequence[Range] = ((0, 0),) * 3) -> Tensor:
-        """Convolve `x` (N, C, Z, Y, X), zero-padded by `padding` (low, high) per axis.
-
-        The paddings of the two ends differ where only one of them is the border of
-        the volume.
-        """
-        # With a single slice, torch's bfloat16 convolution reads memory that nobody has
-        # written where it pads by itself and the channels are no multiple of 8.
-        if x.shape[2] == 1 or any(low != high for low, high in padding):
-            z, y, x_ = padding
-            x = functional.pad(x, (*x_, *y, *z))
-            padding = ((0, 0),) * 3
-        x = functional.conv3d(
-            x, self.conv.weight, self.conv.bias, padding=[low for low, _ in padding]
-        )
-        return functional.relu(self.norm(x), inplace=True)
-
-
-class UpConvolution(nn.Module):
-    """Apply a transposed convolution whose kernel equals its stride, without bias.
-
-    Every input voxel makes its own block of output voxels, so the layer is one
-    matrix product followed by a rearrangement: faster on every device than the
-    general transposed convolution, and exact.
-    """
-
-    def __init__(self, channels: int, stride: Sequence[int]) -> None:
-        super().__init__()
-        self.stride = tuple(stride)
-        # The layout of nn.ConvTranspose3d: (in, out, Z, Y, X).
-        self.weight = nn.Parameter(torch.empty(channels, channels, *stride))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Upsample `x` (N, C, Z, Y, X) by the stride."""
-        batch, channels, *shape = x.shape
-        matrix = self.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
-        blocks = functional.linear(x.permute(0, 2, 3, 4, 1), matrix)
-        blocks = blocks.view(batch, *shape, *self.stride, channels)
-        upsampled = blocks.permute(0, 7, 1, 4, 2, 5, 3, 6)
-        size = [n * s for n, s in zip(shape, self.stride, strict=True)]
-        return upsampled.reshape(batch, channels, *size)
-
-
-class Level(nn.Module):
-    """Two convolutions, as on every resolution level of either path."""
-
-    def __init__(
-        self, in_channels: int, middle: int, out_channels: int, normalization: str
-    ) -> None:
-        super().__init__()
-        self.first = Convolution(in_channels, middle, normalization)
-        self.second = Convolution(middle, out_channels, normalization)
-
-    def forward(self, x: Tensor, paddings: Sequence[Sequence[Range]]) -> Tensor:
-        """Apply both convolutions to `x`, each with its padding."""
-        first, second = paddings
-        x = self.second(self.first(x, first), second)
-        return x
+from .layers import Convolution, Level, UpConvolution
+from .regions import Range, Region, crop, crop_centre, grow, paddings_between
 
 
 class UNet3D(nn.Module):
@@ -220,9 +131,9 @@ class UNet3D(nn.Module):
                 x = functional.max_pool3d(x, stride, stride)
         if self.padding == "valid":
             x = self._decode_valid(x, skips)
-            return self.classify(x, _crop_centre(image, x))
+            return self.classify(x, crop_centre(image, x))
         x = self._decode_region(x, skips, region)
-        return self.classify(x, image if region is None else _crop(image, region))
+        return self.classify(x, image if region is None else crop(image, region))
 
     def classify(self, decoded: Tensor, image: Tensor) -> Tensor:
         """Compute logits from the decoder's output and the input of the same voxels."""
@@ -240,7 +151,7 @@ class UNet3D(nn.Module):
             list(zip(self.up, self.decoder, skips, strict=True))
         ):
             x = up(x)
-            skip = _crop_centre(skip, x)
+            skip = crop_centre(skip, x)
             x = block(torch.cat([skip, x], dim=1), self._encoder_paddings())
         return x
 
@@ -257,7 +168,7 @@ class UNet3D(nn.Module):
                 for (low, high), s in zip(inputs[-1], stride, strict=True)
             )
             wanted.append((across_z, across_y, across_x))
-        x = _crop(x, wanted[-1])
+        x = crop(x, wanted[-1])
         for level in reversed(range(len(self.pooling))):
             x = self.up[level](x)
             origin = [
@@ -267,14 +178,13 @@ class UNet3D(nn.Module):
                 )
             ]
             box = inputs[level]
-            skip = _crop(skips[level], box)
-            x = _crop(
-                x, [(a - o, b - o) for (a, b), o in zip(box, origin, strict=True)]
-            )
+            skip = crop(skips[level], box)
+            x = crop(x, [(a - o, b - o) for (a, b), o in zip(box, origin, strict=True)])
             size = skips[level].shape[2:]
             middle = grow(wanted[level], 1, size)
             paddings = [
-                _paddings(a, b) for a, b in pairwise([box, middle, wanted[level]])
+                paddings_between(a, b)
+                for a, b in pairwise([box, middle, wanted[level]])
             ]
             x = self.decoder[level](torch.cat([skip, x], dim=1), paddings)
         return x
@@ -289,30 +199,3 @@ class UNet3D(nn.Module):
                 # Each output voxel sums over the input channels of one voxel only.
                 nn.init.normal_(module.weight, std=module.weight.shape[0] ** -0.5)
         nn.init.normal_(self.head.weight, std=0.01)
-
-
-def grow(box: Region, margin: int, size: Sequence[int]) -> Region:
-    """Widen `box` by `margin` voxels on every side, within a volume of shape `size`."""
-    z, y, x = (
-        (max(0, low - margin), min(n, high + margin))
-        for (low, high), n in zip(box, size, strict=True)
-    )
-    return z, y, x
-
-
-def _crop(x: Tensor, box: Sequence[Range]) -> Tensor:
-    z, y, x_ = (slice(low, high) for low, high in box)
-    return x[:, :, z, y, x_]
-
-
-def _crop_centre(x: Tensor, like: Tensor) -> Tensor:
-    sizes = list(zip(x.shape[2:], like.shape[2:], strict=True))
-    return _crop(x, [((n - m) // 2, (n - m) // 2 + m) for n, m in sizes])
-
-
-def _paddings(given: Region, wanted: Region) -> list[Range]:
-    """Zeros to add to `given` for a 3³ convolution to yield `wanted`."""
-    return [
-        (1 - (out_low - low), 1 - (high - out_high))
-        for (low, high), (out_low, out_high) in zip(given, wanted, strict=True)
-    ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_unet3d import __version__
-from napari_unet3d.engine.checkpoint import Checkpoint, load
+from napari_unet3d.engine.checkpoint import Checkpoint
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.model_file import load
 
 from .answers import ModelChanged, ModelSummary
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
+from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.normalize import IntensityStatistics
-from napari_unet3d.engine.preview import FittedNetwork, plane_tiles
+from napari_unet3d.engine.preview import plane_tiles
+from napari_unet3d.engine.segmentation import Segmenter
+from napari_unet3d.engine.sweep import fold_normalization
 from napari_unet3d.engine.volume import FeatureVolume
 
-from .finished import FinishedModel
 from .pace import Pace
 from .rendering import render
 from .volumes import Interrupted
@@ -29,9 +34,19 @@ if TYPE_CHECKING:
     from .requests import RequestPreview
     from .volumes import OpenedVolume
 
-QUICK_HALO = 16
+ROUGH_HALO = 16
 """Voxels looked at around a slice at first; the rest of the receptive field weighs
 next to nothing, and makes the slab four times thicker."""
+
+
+@dataclass(frozen=True)
+class _ReadyModel:
+    """A finished model, made ready for a volume."""
+
+    key: tuple[int, int]
+    """The model's version and the number of the volume."""
+    network: UNet3D
+    features: FeatureVolume
 
 
 class Previews:
@@ -58,8 +73,8 @@ class Previews:
         self._answered: tuple[int, object] | None = None
         self._pace = Pace()
         self._trainer: Trainer | None = None
-        self._live: dict[int, tuple[FittedNetwork, FeatureVolume]] = {}
-        self._finished: FinishedModel | None = None
+        self._live: dict[int, FeatureVolume] = {}
+        self._finished: _ReadyModel | None = None
 
     def request(self, request: RequestPreview | None) -> None:
         """Take another request in place of the last one, or none."""
@@ -112,12 +127,12 @@ class Previews:
         self._finished = None  # its memory is for the training now
         began = time.monotonic()
         average = trainer.optimization.average
-        fitted, features = self._live_volume(trainer, numbers, request.volume)
-        fitted.update(average)
-        fitted.fit()
+        features = self._live_volume(trainer, numbers, request.volume)
+        network = fold_normalization(average)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         state = (version, trainer.step)
         with contextlib.suppress(Interrupted):
-            plane = self._predict(fitted.folded(), features, request, quick=True)
+            plane = self._predict(network, features, request, rough=True)
             self._answer(request, plane, trainer.step, state)
         self._pace.spend(time.monotonic() - began)
 
@@ -137,54 +152,36 @@ class Previews:
         if request is None:
             return
         with contextlib.suppress(Interrupted):
-            key = (version, request.volume)
-            if self._finished is None or self._finished.key != key:
-                self.release()
-                image = self._require(request.volume).image(self._attend)
-                self._finished = FinishedModel(key, checkpoint, image, device)
-            model = self._finished
-            if self._answered not in (
-                (request.generation, (version, "quick")),
-                (request.generation, (version, "exact")),
-            ):
-                self._answer_quickly(model)
+            model = self._made_ready(checkpoint, (version, request.volume), device)
+            # Another request may have come meanwhile.
+            request = self.wanted
+            if request is None or request.volume != model.key[1]:
                 return
-            model.image.watch = lambda: self._meanwhile(model)
-            try:
-                exact = model.exact()
-            finally:
-                model.image.watch = self._attend
-            if _same_slice(self.wanted, request):
-                plane = self._predict(exact, model.features, request, quick=False)
-                self._answer(request, plane, model.step, (version, "exact"))
+            is_rough = self._answered == (request.generation, (version, "rough"))
+            plane = self._predict(
+                model.network, model.features, request, rough=not is_rough
+            )
+            state = (version, "exact" if is_rough else "rough")
+            self._answer(request, plane, checkpoint.step, state)
 
-    def _answer_quickly(self, model: FinishedModel) -> None:
-        request = self.wanted
-        if request is None or request.volume != model.key[1]:
-            return
-        plane = self._predict(model.quick(), model.features, request, quick=True)
-        self._answer(request, plane, model.step, (model.key[0], "quick"))
-
-    def _meanwhile(self, model: FinishedModel) -> None:
-        """Answer requests that come while a model is made ready."""
-        self._attend()
-        request = self.wanted
-        if request is None or (
-            self._answered is not None and self._answered[0] == request.generation
-        ):
-            return
-        watch, model.image.watch = model.image.watch, self._attend
-        self._answer_quickly(model)
-        model.image.watch = watch
+    def _made_ready(
+        self, checkpoint: Checkpoint, key: tuple[int, int], device: str
+    ) -> _ReadyModel:
+        if self._finished is None or self._finished.key != key:
+            self.release()
+            image = self._require(key[1]).image(self._attend)
+            config = SegmentationConfig(device=device)
+            segmenter = Segmenter(checkpoint, image, config)
+            self._finished = _ReadyModel(key, segmenter.network, segmenter.features)
+        return self._finished
 
     def _live_volume(
         self, trainer: Trainer, numbers: tuple[int, ...], number: int
-    ) -> tuple[FittedNetwork, FeatureVolume]:
+    ) -> FeatureVolume:
         if self._trainer is not trainer:
             self._trainer = trainer
             self._live.clear()
         if number not in self._live:
-            average = trainer.optimization.average
             if number in numbers:
                 features = trainer.data.features[numbers.index(number)]
             else:
@@ -192,7 +189,7 @@ class Previews:
                 _check_channels(image.shape[0], trainer.model.in_channels)
                 statistics = IntensityStatistics.from_image(image)
                 features = FeatureVolume(image, statistics, trainer.stem)
-            self._live[number] = FittedNetwork(average, features), features
+            self._live[number] = features
         return self._live[number]
 
     def _require(self, number: int) -> OpenedVolume:
@@ -205,7 +202,7 @@ class Previews:
         network: UNet3D,
         features: FeatureVolume,
         request: RequestPreview,
-        quick: bool,
+        rough: bool,
     ) -> Tensor | None:
         """Compute the logits of the slice; `None` where another one is wanted now."""
         if request.axis not in (0, 1, 2):
@@ -223,8 +220,8 @@ class Previews:
             features,
             request.axis,
             request.position,
-            halo=QUICK_HALO if quick else None,
-            cached=quick,
+            halo=ROUGH_HALO if rough else None,
+            cached=rough,
         ):
             if plane is None:
                 plane = logits.new_empty((logits.shape[0], *shape))

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_unet3d.engine.config import SegmentationConfig, build
+from napari_unet3d.engine.config import SegmentationConfig
+from napari_unet3d.engine.config_values import build
 from napari_unet3d.engine.device import available_memory, choose_device
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
 from napari_unet3d.engine.events import Warned

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unet3d.engine.checkpoint import load, save
 from napari_unet3d.engine.device import choose_device, describe_device
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Saved, Trained
+from napari_unet3d.engine.model_file import load, save
 
 from .answers import Failed, Ready, SegmentCancelled, SegmentDone
 from .boundary import failure, is_fatal

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unet3d.engine.config import ModelConfig, TrainingConfig, build
+from napari_unet3d.engine.config import ModelConfig, TrainingConfig
+from napari_unet3d.engine.config_values import build
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Saved, StepDone, Trained, Warned
 from napari_unet3d.engine.training import Trainer

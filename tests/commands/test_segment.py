@@ -164,6 +164,6 @@ def test_memory_runs_out(place, refused, monkeypatch):
 
     name = {"statistics": "recompute_statistics", "blocks": "sweep"}[place]
     monkeypatch.setattr(f"napari_unet3d.engine.segmentation.{name}", fail)
-    line = refused(*FILES, "--output", "seg.tif")
+    line = refused(*FILES, "--output", "seg.tif", "--recompute-statistics")
     assert "memory ran out" in line
     assert "--memory" in line

@@ -17,8 +17,13 @@ import yaml
 from napari_unet3d.cli import main
 from napari_unet3d.commands import train as command
 from napari_unet3d.commands.settings import RunConfig, as_plain
-from napari_unet3d.engine import SegmentationConfig, load, optimization, segment
-from napari_unet3d.engine import checkpoint as checkpoints
+from napari_unet3d.engine import (
+    SegmentationConfig,
+    load,
+    model_file,
+    optimization,
+    segment,
+)
 from napari_unet3d.engine.device import choose_device
 from napari_unet3d.io import create_volume, open_image
 
@@ -314,7 +319,7 @@ def test_a_full_disk_does_not_cost_the_model(work, program, monkeypatch, tmp_pat
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "replace", full)
+    monkeypatch.setattr(model_file.os, "replace", full)
     monkeypatch.setattr(command.tempfile, "tempdir", str(tmp_path))
     before = contents(work)
     result = program(*train("--steps", "2", "--save-every", "1e-6"))
@@ -467,7 +472,7 @@ def test_an_interrupt_while_saving_leaves_nothing_half_done(work, program, monke
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints.os, "replace", interrupted)
+    monkeypatch.setattr(model_file.os, "replace", interrupted)
     before = contents(work)
     assert program(*train("--steps", "1")).status == 130
     assert contents(work) == before

@@ -175,11 +175,22 @@ def test_what_is_held_out_are_whole_blocks():
             assert block.all() or not block.any()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_was_held_out_stays_so_when_more_slices_are_painted(seed):
-    before = painted([5, 11, 20]).split(0.1, seed)[1]
-    after = painted([3, 5, 8, 11, 15, 20, 31]).split(0.1, seed)[1]
-    assert set(before.index) <= set(after.index)
+@settings(max_examples=30)
+@given(seed=st.integers(0, 1000))
+def test_every_class_is_measured_where_it_lies_in_several_blocks(seed):
+    labels = np.zeros((20, 60, 60), np.uint8)
+    labels[3] = 1
+    labels[3, 5:8, 10:14] = labels[3, 40:44, 30:50] = 2
+    taught, held = Annotation.from_labels(labels).split(0.1, seed)
+    assert np.all(held.counts > 0)
+    assert np.all(taught.counts > 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_learned_from_is_never_held_out_later(seed):
+    taught = painted([5, 11, 20]).split(0.1, seed)[0]
+    held = painted([3, 5, 8, 11, 15, 20, 31]).split(0.1, seed)[1]
+    assert not set(taught.index) & set(held.index)
 
 
 def test_a_split_is_the_same_every_time_and_another_with_another_seed():

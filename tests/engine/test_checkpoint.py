@@ -12,7 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_unet3d.engine import EngineError, checkpoint, load, save
+from napari_unet3d.engine import EngineError, load, model_file, save
+from napari_unet3d.engine.checkpoint import build_network
 from napari_unet3d.engine.config import ModelConfig
 from napari_unet3d.engine.errors import SaveError
 
@@ -160,7 +161,7 @@ def foreign(path, kind):
         "state dict": lambda: torch.save({"a": torch.ones(3)}, path),
         "module": lambda: torch.save(torch.nn.Linear(2, 2), path),
         "pickle": lambda: path.write_bytes(
-            pickle.dumps({"format": checkpoint.FORMAT}, protocol=2)
+            pickle.dumps({"format": model_file.FORMAT}, protocol=2)
         ),
         "old torch": lambda: torch.save(
             {"a": 1}, path, _use_new_zipfile_serialization=False
@@ -186,7 +187,7 @@ def test_another_file_is_refused_by_its_name(kind, tmp_path):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_nothing_in_a_file_is_executed(zipped, model, tmp_path):
     path, marker = tmp_path / "model", tmp_path / "executed"
-    content = {"format": checkpoint.FORMAT, "format_version": 1, "unit": Evil(marker)}
+    content = {"format": model_file.FORMAT, "format_version": 1, "unit": Evil(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(EngineError, match=f"{path} cannot be read .* not safe to open"):
         load(path)
@@ -340,7 +341,7 @@ def test_what_does_not_fit_is_named(change, message, saved, tmp_path):
 
 def test_a_newer_version_asks_for_an_update(saved, tmp_path):
     def change(content):
-        content.update(format_version=checkpoint.FORMAT_VERSION + 1, version="9.8")
+        content.update(format_version=model_file.FORMAT_VERSION + 1, version="9.8")
 
     path = rewritten(saved, tmp_path / "model", change)
     with pytest.raises(EngineError, match=r"napari-unet3d 9\.8, which is newer.*pip"):
@@ -367,4 +368,4 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(make_checkpo
 
 def test_a_configuration_with_open_fields_is_no_network():
     with pytest.raises(AssertionError):
-        checkpoint.build_network(ModelConfig())
+        build_network(ModelConfig())

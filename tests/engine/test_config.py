@@ -13,7 +13,7 @@ from napari_unet3d.engine import (
     SegmentationConfig,
     TrainingConfig,
 )
-from napari_unet3d.engine.config import as_plain, build, field_names
+from napari_unet3d.engine.config_values import as_plain, build, field_names
 
 KINDS = (ModelConfig, AugmentationConfig, TrainingConfig, SegmentationConfig)
 

@@ -235,3 +235,32 @@ def test_memory_is_given_back_on_a_gpu_too(monkeypatch):
     optimization._device = torch.device("cuda")
     optimization.free()
     assert emptied
+
+
+def statistics(network):
+    return [value.clone() for name, value in network.named_buffers() if "mean" in name]
+
+
+def test_the_first_batch_replaces_what_the_statistics_began_with(batch):
+    optimization = make()
+    first = optimization.network.encoder[0].first
+    expected = first.conv(torch.nn.functional.pad(batch.features, (1,) * 6))
+    optimization.step(batch, FLAT, 1e-3)
+    found = first.norm.running_mean
+    torch.testing.assert_close(
+        found, expected.mean(dim=(0, 2, 3, 4)), rtol=1e-3, atol=0
+    )
+
+
+def test_frozen_statistics_stay_as_they_are_while_the_weights_learn(batch):
+    optimization = make()
+    optimization.step(batch, FLAT, 1e-3)
+    before = statistics(optimization.network)
+    weights = optimization.network.head.weight.clone()
+    optimization.step(batch, FLAT, 1e-3, frozen=True)
+    for old, new in zip(before, statistics(optimization.network), strict=True):
+        assert torch.equal(old, new)
+    assert not torch.equal(weights, optimization.network.head.weight)
+    optimization.step(batch, FLAT, 1e-3)
+    moved = statistics(optimization.network)
+    assert any(not torch.equal(*pair) for pair in zip(before, moved, strict=True))

@@ -14,10 +14,9 @@ from napari_unet3d.engine.planning import (
     derive_pooling,
     plan_patches,
     resolve_model,
-    valid_output,
-    valid_size,
 )
 from napari_unet3d.engine.unet import UNet3D
+from napari_unet3d.engine.valid_padding import valid_output, valid_size
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FULL, FLAT = (2, 2, 2), (1, 2, 2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_unet3d.engine import Segmenter
-from napari_unet3d.engine.preview import FittedNetwork, plane_tiles, predict_plane
+from napari_unet3d.engine.preview import plane_tiles, predict_plane
 
 
 def make_segmenter(make_checkpoint, shape, channels=1, **model):
@@ -92,44 +92,3 @@ def test_a_slice_outside_is_refused(make_checkpoint, position):
 
     with pytest.raises(IndexError, match="outside"):
         predict_plane(segmenter.network, segmenter.features, 0, position)
-
-
-def test_a_fitted_network_comes_near_the_segmentation(make_checkpoint):
-    checkpoint = make_checkpoint()
-    image = np.random.default_rng(1).normal(100, 20, (40, 60, 60)).astype(np.float32)
-    segmenter = Segmenter(checkpoint, image)
-    expected = predict_plane(segmenter.network, segmenter.features, 0, 20)
-    network = checkpoint.network("average")
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-
-    fitted = FittedNetwork(network, segmenter.features, edge=24)
-    fitted.update(checkpoint.network("best"))
-    for _ in range(4):
-        fitted.fit()
-    found = predict_plane(fitted.folded(), segmenter.features, 0, 20)
-
-    assert (found.argmax(0) == expected.argmax(0)).float().mean() > 0.8
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-@pytest.mark.parametrize(
-    ("shape", "model"),
-    [
-        ((4, 4, 4), {}),
-        ((9, 10, 11), {"normalization": "none"}),
-        ((20, 22, 21), {"padding": "valid", "pooling": ((2, 2, 2),)}),
-    ],
-    ids=["one voxel at the bottom", "no norm", "valid"],
-)
-def test_a_network_is_fitted_to_any_volume(make_checkpoint, shape, model):
-    checkpoint = make_checkpoint(stem="none", **model)
-    image = np.random.default_rng(1).normal(100, 20, shape).astype(np.float32)
-    segmenter = Segmenter(checkpoint, image)
-
-    fitted = FittedNetwork(checkpoint.network(), segmenter.features)
-    fitted.fit()
-    plane = predict_plane(fitted.folded(), segmenter.features, 2, 1)
-
-    assert plane.shape == (3, *shape[:2])
-    assert plane.isfinite().all()

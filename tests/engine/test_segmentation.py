@@ -9,11 +9,13 @@ import torch
 
 from napari_unet3d.engine import EngineError, SegmentationConfig, Segmenter, segment
 from napari_unet3d.engine import segmentation as module
+from napari_unet3d.engine.batch_statistics import _spread_boxes
 from napari_unet3d.engine.errors import OutOfMemoryError
-from napari_unet3d.engine.planning import derive_pooling, valid_size
+from napari_unet3d.engine.planning import derive_pooling
+from napari_unet3d.engine.valid_padding import valid_size
 
 SPACINGS = ((1.0, 1.0, 1.0), (2.2, 1.0, 1.0), (5.0, 1.0, 1.0), (1.0, 3.0, 1.0))
-STORED = SegmentationConfig(recompute_statistics=False)
+RECOMPUTED = SegmentationConfig(recompute_statistics=True)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_blocks_are_disjoint_and_cover_their_region(
     region, edge, image, make_checkpoint, monkeypatch
 ):
     narrow_columns(monkeypatch, edge)
-    segmenter = Segmenter(make_checkpoint(stem="none"), image, STORED)
+    segmenter = Segmenter(make_checkpoint(stem="none"), image)
     whole = in_one_pass(segmenter)
     visits = np.zeros(image.shape, int)
     for block, logits in segmenter.blocks(region):
@@ -209,15 +211,15 @@ def test_stop_ends_after_the_current_block(image, make_checkpoint, monkeypatch):
 
 def test_recomputed_statistics_are_always_the_same(image, make_checkpoint):
     checkpoint = make_checkpoint()
-    first, again = (Segmenter(checkpoint, image).logits() for _ in range(2))
+    first, again = (Segmenter(checkpoint, image, RECOMPUTED).logits() for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    stored = Segmenter(checkpoint, image, STORED).logits()
+    stored = Segmenter(checkpoint, image).logits()
     assert abs(stored - first).max() > 0.01
 
 
 def test_recomputed_statistics_are_those_of_the_volume(image, make_checkpoint):
     checkpoint = make_checkpoint()
-    segmenter = Segmenter(checkpoint, image)
+    segmenter = Segmenter(checkpoint, image, RECOMPUTED)
     network = checkpoint.network().train()
     # In training mode a network normalises with what it sees, here everything.
     with torch.no_grad():
@@ -228,12 +230,12 @@ def test_recomputed_statistics_are_those_of_the_volume(image, make_checkpoint):
 
 
 def test_statistics_of_a_large_volume_come_from_all_over_it(monkeypatch):
-    boxes = module._spread_boxes((10, 100, 300), (10, 64, 64), most=8)
+    boxes = _spread_boxes((10, 100, 300), (10, 64, 64), most=8)
     assert len(boxes) == 8
     low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
     np.testing.assert_array_equal(low, [0, 0, 0])
     np.testing.assert_array_equal(high, [0, 36, 236])
-    assert module._spread_boxes((8, 8, 8), (8, 8, 8), most=8) == [[0, 0, 0]]
+    assert _spread_boxes((8, 8, 8), (8, 8, 8), most=8) == [[0, 0, 0]]
 
 
 def test_a_model_without_normalization_has_nothing_to_recompute(image, make_checkpoint):
@@ -297,4 +299,4 @@ def test_lack_of_memory_is_a_sentence(image, make_checkpoint, monkeypatch):
         segmenter.logits()
     monkeypatch.setattr(module, "recompute_statistics", no_room)
     with pytest.raises(OutOfMemoryError, match="--memory"):
-        Segmenter(make_checkpoint(), image)
+        Segmenter(make_checkpoint(), image, RECOMPUTED)

@@ -37,7 +37,7 @@ from napari_unet3d.engine.optimization import Optimization
 from napari_unet3d.engine.validation import HeldOut
 
 # The statistics of a volume this small are mostly those of its border.
-AS_TRAINED = SegmentationConfig(device="cpu", recompute_statistics=False)
+AS_TRAINED = SegmentationConfig(device="cpu")
 
 
 def of(kind, events):
@@ -269,9 +269,9 @@ def test_labels_painted_while_training_are_used_at_the_next_step(
     seen = []
     step = Optimization.step
 
-    def watched(self, batch, class_weights, rate):
+    def watched(self, batch, *settings):
         seen.append(set(batch.target.unique().tolist()))
-        return step(self, batch, class_weights, rate)
+        return step(self, batch, *settings)
 
     monkeypatch.setattr(Optimization, "step", watched)
     # The classes change places, and one of them is all that is left of a slice.
@@ -306,11 +306,11 @@ def test_with_too_little_memory_patches_become_smaller(
 ):
     step, sizes = Optimization.step, []
 
-    def greedy(self, batch, class_weights, rate):
+    def greedy(self, batch, *settings):
         sizes.append(batch.features.shape[0] * batch.features[0, 0].numel())
         if sizes[-1] > 2 * 8 * 16 * 16:
             raise RuntimeError(error)
-        return step(self, batch, class_weights, rate)
+        return step(self, batch, *settings)
 
     monkeypatch.setattr(Optimization, "step", greedy)
     trainer = make_trainer(patch_size=(16, 32, 32), batch_size=4)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from napari_unet3d.engine.planning import valid_size
-from napari_unet3d.engine.unet import Convolution, UNet3D, UpConvolution, grow
+from napari_unet3d.engine.layers import Convolution, UpConvolution
+from napari_unet3d.engine.regions import grow
+from napari_unet3d.engine.unet import UNet3D
+from napari_unet3d.engine.valid_padding import valid_size
 
 POOLINGS = (
     ((2, 2, 2),) * 2,

@@ -10,8 +10,8 @@ from napari_unet3d.engine.config import (
     ModelConfig,
     SegmentationConfig,
     TrainingConfig,
-    build,
 )
+from napari_unet3d.engine.config_values import build
 
 KINDS = [ModelConfig, AugmentationConfig, TrainingConfig, SegmentationConfig]
 
@@ -47,7 +47,7 @@ def test_an_untouched_form_is_the_default_configuration(qtbot, kind):
                 "stem": "none",
             },
         ),
-        (SegmentationConfig, {"recompute_statistics": False, "memory": 0.5}),
+        (SegmentationConfig, {"recompute_statistics": True, "memory": 0.5}),
     ],
 )
 def test_values_come_back_as_they_went_in(qtbot, kind, values):

@@ -62,7 +62,7 @@ def test_it_equals_that_of_the_engine_voxel_for_voxel(trained):
 def test_settings_are_used(trained):
     worker, volume, model = trained
     labels = SharedArray.create(worker.toy.image.shape, np.uint8)
-    settings = {"weights": "latest", "recompute_statistics": False}
+    settings = {"weights": "latest", "recompute_statistics": True}
 
     before = len(worker.events)
     worker.client.segment(volume, labels, config=settings)

@@ -1,0 +1,99 @@
+"""The layers that the 3D U-Net is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from .regions import Range
+
+
+class Convolution(nn.Module):
+    """Apply a convolution, batch normalisation and ReLU.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels before and after.
+    normalization : {"batch", "none"}
+        What follows the convolution.
+    kernel : {3, 1}
+        Edge of the convolution's cube.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        normalization: str = "batch",
+        kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel)
+        self.norm: nn.Module = (
+            nn.BatchNorm3d(out_channels) if normalization == "batch" else nn.Identity()
+        )
+
+    def forward(self, x: Tensor, padding: Sequence[Range] = ((0, 0),) * 3) -> Tensor:
+        """Convolve `x` (N, C, Z, Y, X), zero-padded by `padding` (low, high) per axis.
+
+        The paddings of the two ends differ where only one of them is the border of
+        the volume.
+        """
+        # With a single slice, torch's bfloat16 convolution reads memory that nobody has
+        # written where it pads by itself and the channels are no multiple of 8.
+        if x.shape[2] == 1 or any(low != high for low, high in padding):
+            z, y, x_ = padding
+            x = functional.pad(x, (*x_, *y, *z))
+            padding = ((0, 0),) * 3
+        x = functional.conv3d(
+            x, self.conv.weight, self.conv.bias, padding=[low for low, _ in padding]
+        )
+        return functional.relu(self.norm(x), inplace=True)
+
+
+class UpConvolution(nn.Module):
+    """Apply a transposed convolution whose kernel equals its stride, without bias.
+
+    Every input voxel makes its own block of output voxels, so the layer is one
+    matrix product followed by a rearrangement: faster on every device than the
+    general transposed convolution, and exact.
+    """
+
+    def __init__(self, channels: int, stride: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = tuple(stride)
+        # The layout of nn.ConvTranspose3d: (in, out, Z, Y, X).
+        self.weight = nn.Parameter(torch.empty(channels, channels, *stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample `x` (N, C, Z, Y, X) by the stride."""
+        batch, channels, *shape = x.shape
+        matrix = self.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
+        blocks = functional.linear(x.permute(0, 2, 3, 4, 1), matrix)
+        blocks = blocks.view(batch, *shape, *self.stride, channels)
+        upsampled = blocks.permute(0, 7, 1, 4, 2, 5, 3, 6)
+        size = [n * s for n, s in zip(shape, self.stride, strict=True)]
+        return upsampled.reshape(batch, channels, *size)
+
+
+class Level(nn.Module):
+    """Two convolutions, as on every resolution level of either path."""
+
+    def __init__(
+        self, in_channels: int, middle: int, out_channels: int, normalization: str
+    ) -> None:
+        super().__init__()
+        self.first = Convolution(in_channels, middle, normalization)
+        self.second = Convolution(middle, out_channels, normalization)
+
+    def forward(self, x: Tensor, paddings: Sequence[Sequence[Range]]) -> Tensor:
+        """Apply both convolutions to `x`, each with its padding."""
+        first, second = paddings
+        x = self.second(self.first(x, first), second)
+        return x
