@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_unet3d.worker.shared import SharedArray
 
 from . import layers
+from .previewing import slice_in_view
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -75,7 +76,14 @@ class Segmenting(QObject):
         self._choice, self._classes = choice, classes
         targets: tuple[SharedArray | str, SharedArray | None]
         targets = (path, None) if path else self._outputs()
-        self.generation = self._client.segment(number, targets[0], targets[1], config)
+        where = slice_in_view(self._viewer, choice)
+        self.generation = self._client.segment(
+            number,
+            targets[0],
+            targets[1],
+            config,
+            begin_at=where.position if where is not None and where.axis == 0 else 0,
+        )
 
     def cancel(self) -> None:
         """End the segmentation; what is done stays."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 SLAB = 32
 """Slices that enter a sweep at once, about."""
+
+MOST_TWICE = 0.25
+"""Share of the slices that may be computed twice to begin at the slice in view."""
 
 OUT_OF_MEMORY = (
     "give segmentation less memory (--memory), so that it takes smaller parts"
@@ -134,6 +138,7 @@ class Segmenter:
         labels: Any,
         probabilities: Any = None,
         stop: threading.Event | None = None,
+        begin_at: int = 0,
     ) -> Iterator[Segmented]:
         """Segment into writable array-likes, yielding each block that is complete.
 
@@ -145,10 +150,14 @@ class Segmenter:
             Receives the probability of each class, 255 for certain.
         stop : threading.Event, optional
             Set it to end after the current block.
+        begin_at : int
+            Slice around which to begin, where the volume is so deep that beginning in
+            its middle costs little.
         """
         total = float(np.prod(self.shape))
         done = 0
-        for region, logits in self.blocks():
+        blocks = (self.blocks(region) for region in self._order(begin_at))
+        for region, logits in chain.from_iterable(blocks):
             box = tuple(slice(low, high) for low, high in region)
             found = logits.argmax(dim=0).to(torch.uint8) + 1
             labels[box] = found.cpu().numpy()
@@ -159,6 +168,18 @@ class Segmenter:
             yield Segmented(region, done / total)
             if stop is not None and stop.is_set():
                 return
+
+    def _order(self, begin_at: int) -> list[Region]:
+        """Cut the volume in two along Z, the part from a slice on being the first."""
+        depth, height, width = self.shape
+        cut = max(0, begin_at - SLAB // 2) // SLAB * SLAB
+        cut -= cut % self.network.total_stride[0]
+        # Two sweeps compute the slices twice that both depend on.
+        twice = 2 * receptive_margin(self.network.pooling, 0)
+        parts = [(cut, depth), (0, cut)] if 0 < cut < depth else [(0, depth)]
+        if len(parts) > 1 and twice > MOST_TWICE * depth:
+            parts = [(0, depth)]
+        return [(part, (0, height), (0, width)) for part in parts]
 
     def logits(self) -> NDArray[np.float32]:
         """Return the logits (K, Z, Y, X) of the whole volume, for small volumes."""

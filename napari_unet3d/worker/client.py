@@ -214,6 +214,7 @@ class WorkerClient(WorkerConnection):
         labels: SharedArray | str | os.PathLike[str],
         probabilities: SharedArray | str | os.PathLike[str] | None = None,
         config: Mapping[str, Any] | None = None,
+        begin_at: int = 0,
     ) -> int:
         """Segment a volume into shared arrays of uint8, or into files.
 
@@ -230,6 +231,8 @@ class WorkerClient(WorkerConnection):
             Receives the probability of each class, 255 for certain.
         config : mapping, optional
             Fields of `SegmentationConfig`.
+        begin_at : int
+            Slice across Z around which to begin.
 
         Returns
         -------
@@ -247,6 +250,7 @@ class WorkerClient(WorkerConnection):
                 _target(labels),
                 None if probabilities is None else _target(probabilities),
                 dict(config or {}),
+                begin_at,
             )
         )
         return generation

@@ -121,6 +121,8 @@ class Segment:
     """(K, Z, Y, X) of uint8, 255 for certain."""
     config: dict[str, Any] = field(default_factory=dict)
     """Fields of `SegmentationConfig`."""
+    begin_at: int = 0
+    """Slice across Z around which to begin."""
 
 
 @dataclass(frozen=True)

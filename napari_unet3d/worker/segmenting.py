@@ -65,7 +65,7 @@ def segment(
             with ExitStack() as files:
                 outputs = _outputs(request, segmenter, checkpoint, volume, files)
                 progress = Progress(request.generation, send)
-                for event in segmenter.run(*outputs):
+                for event in segmenter.run(*outputs, begin_at=request.begin_at):
                     progress.report(event.region, event.progress)
         except OutOfMemoryError:
             if attempt == ATTEMPTS:

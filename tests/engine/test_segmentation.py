@@ -195,6 +195,24 @@ def test_progress_rises_to_one(image, make_checkpoint, monkeypatch):
     assert labels.min() >= 1
 
 
+@pytest.mark.parametrize(
+    ("depth", "begin_at", "first"),
+    [(160, 90, 64), (160, 0, 0), (160, 159, 128), (40, 39, 0)],
+    ids=["middle", "first", "last", "not deep enough"],
+)
+def test_it_begins_around_the_slice_in_view(depth, begin_at, first, make_checkpoint):
+    image = np.random.default_rng(0).normal(size=(depth, 12, 14)).astype(np.float32)
+    segmenter = Segmenter(make_checkpoint(stem="none", pooling=((2, 2, 2),)), image)
+    labels = np.zeros(image.shape, np.uint8)
+    events = list(segmenter.run(labels, begin_at=begin_at))
+    assert events[0].region[0][0] == first
+    assert [event.progress for event in events][-1] == 1
+    expected = np.zeros_like(labels)
+    for _ in segmenter.run(expected):
+        pass
+    np.testing.assert_array_equal(labels, expected)
+
+
 def test_stop_ends_after_the_current_block(image, make_checkpoint, monkeypatch):
     narrow_columns(monkeypatch)
     segmenter = Segmenter(make_checkpoint(), image)
