@@ -191,24 +191,34 @@ def _warped(
     positions += np.asarray(anchor).reshape(3, 1, 1, 1)
     low = np.floor(positions.min(axis=(1, 2, 3))).astype(int)
     high = np.ceil(positions.max(axis=(1, 2, 3))).astype(int)
+    last = np.array(volume.shape) - 1
+    first, end = np.clip(low, 0, last), np.clip(high, 0, last)
+    # What lies outside is continued from the border: nothing is computed for it.
+    grid = _grid(positions, first, end).to(volume.device)
+    found = volume.crop(first.tolist(), (end - first + 1).tolist())
+    features = functional.grid_sample(found[None], grid, "bilinear", "border", True)[0]
     box = (high - low + 1).tolist()
+    painted = torch.from_numpy(annotation.crop(low.tolist(), box)).to(volume.device)
+    grid = _grid(positions, low, high).to(volume.device)
+    labels = functional.grid_sample(
+        painted[None, None].float(), grid, "nearest", "zeros", True
+    )[0, 0]
+    return features, labels.to(torch.uint8)
+
+
+def _grid(
+    positions: NDArray[np.float64], low: NDArray[np.int64], high: NDArray[np.int64]
+) -> Tensor:
+    """Express positions (3, Z, Y, X) in the box from `low` to `high` from -1 to 1."""
     grid = (
         2
         * (positions - low.reshape(3, 1, 1, 1))
         / np.maximum(high - low, 1).reshape(3, 1, 1, 1)
         - 1
     )
-    grid_xyz = torch.from_numpy(
+    return torch.from_numpy(
         np.ascontiguousarray(grid[::-1].transpose(1, 2, 3, 0), np.float32)
-    ).to(volume.device)[None]
-    features = functional.grid_sample(
-        volume.crop(low.tolist(), box)[None], grid_xyz, "bilinear", "border", True
-    )[0]
-    painted = torch.from_numpy(annotation.crop(low.tolist(), box)).to(volume.device)
-    labels = functional.grid_sample(
-        painted[None, None].float(), grid_xyz, "nearest", "zeros", True
-    )[0, 0]
-    return features, labels.to(torch.uint8)
+    )[None]
 
 
 def vary_grey_values(

@@ -92,14 +92,14 @@ class FilterStem(nn.Module):
         """
         responses = [_inner(image, self.margin)]
         for scale, kernels in zip(self.scales, self._kernels, strict=True):
-            smooth = image
-            for axis, kernel in enumerate(kernels):
-                smooth = _smooth(smooth, kernel, axis)
             excess = [
                 margin - len(kernel) // 2 - 1
                 for margin, kernel in zip(self.margin, kernels, strict=True)
             ]
-            responses += self._derivatives(_inner(smooth, excess), scale)
+            smooth = _inner(image, excess)
+            for axis, kernel in enumerate(kernels):
+                smooth = _smooth(smooth, kernel, axis)
+            responses += self._derivatives(smooth, scale)
         stacked = torch.cat(responses)
         shape = (-1, 1, 1, 1)
         return (stacked - self.mean.view(shape)) / self.deviation.view(shape)

@@ -48,6 +48,8 @@ class FeatureVolume:
         self.statistics = statistics
         self.stem = stem
         self.shape: tuple[int, int, int] = tuple(int(n) for n in image.shape[1:])  # type: ignore[assignment]
+        # Blocks of even size: none reaches far beyond the volume.
+        self._edge = [-(-n // -(-n // BLOCK)) for n in self.shape]
         self._blocks: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     @property
@@ -92,21 +94,21 @@ class FeatureVolume:
             (self.stem.out_channels, *size), dtype=torch.float32, device=self.device
         )
         ranges = [
-            range(a // BLOCK, -(-(a + s) // BLOCK))
-            for a, s in zip(low, size, strict=True)
+            range(a // edge, -(-(a + s) // edge))
+            for a, s, edge in zip(low, size, self._edge, strict=True)
         ]
         for i in ranges[0]:
             for j in ranges[1]:
                 for k in ranges[2]:
                     key = (i, j, k)
                     target, source = [], []
-                    for block, a, s in zip(key, low, size, strict=True):
-                        first = max(a, block * BLOCK)
-                        last = min(a + s, (block + 1) * BLOCK)
+                    for block, a, s, edge in zip(
+                        key, low, size, self._edge, strict=True
+                    ):
+                        first = max(a, block * edge)
+                        last = min(a + s, (block + 1) * edge)
                         target.append(slice(first - a, last - a))
-                        source.append(
-                            slice(first - block * BLOCK, last - block * BLOCK)
-                        )
+                        source.append(slice(first - block * edge, last - block * edge))
                     out[(slice(None), *target)] = self._block(key)[
                         (slice(None), *source)
                     ]
@@ -116,7 +118,9 @@ class FeatureVolume:
         found = self._blocks.get(key)
         if found is None:
             # Half precision halves the memory; training does not notice.
-            found = self.compute([k * BLOCK for k in key], [BLOCK] * 3)
+            found = self.compute(
+                [k * edge for k, edge in zip(key, self._edge, strict=True)], self._edge
+            )
             found = found.clamp_(-LARGEST_HALF, LARGEST_HALF).half()
             self._blocks[key] = found
             size = found.element_size() * found.nelement()

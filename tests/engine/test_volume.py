@@ -89,7 +89,8 @@ def test_what_is_cropped_can_be_changed(features):
 def test_blocks_are_kept_until_there_are_too_many(features, monkeypatch):
     monkeypatch.setattr(volume, "CACHE_BYTES", 1)
     monkeypatch.setattr(volume, "BLOCK", 4)
-    fresh = FeatureVolume(features.image, features.statistics, features.stem)
+    image = np.zeros((2, 8, 8, 32), np.float32)
+    fresh = FeatureVolume(image, features.statistics, features.stem)
     computed = []
     compute = fresh.compute
     fresh.compute = lambda low, size: computed.append(low) or compute(low, size)
@@ -101,6 +102,18 @@ def test_blocks_are_kept_until_there_are_too_many(features, monkeypatch):
     assert len(computed) == 9
     fresh.crop((0, 0, 0), (4, 4, 4))
     assert len(computed) == 10
+
+
+@pytest.mark.parametrize(("size", "edges"), [(64, 64), (65, 33), (100, 50), (5, 5)])
+def test_blocks_share_a_volume_out_evenly(size, edges, features, monkeypatch):
+    monkeypatch.setattr(volume, "BLOCK", 64)
+    image = np.zeros((2, 5, 6, size), np.float32)
+    fresh = FeatureVolume(image, features.statistics, features.stem)
+    sizes = []
+    compute = fresh.compute
+    fresh.compute = lambda low, size: sizes.append(size[2]) or compute(low, size)
+    fresh.crop((0, 0, 0), (5, 6, size))
+    assert sizes == [edges] * -(-size // edges)
 
 
 def test_specks_too_bright_for_half_precision_stay_finite(image):
