@@ -206,9 +206,9 @@ def _choose_blocks(
 ) -> NDArray[np.bool_]:
     """Mark the voxels of a share of the blocks.
 
-    A block is chosen by a hash of its place, so what was learned from is not held out
-    once more slices are annotated, and at least half of every class stays in the
-    training. Of a class that does not occur in the chosen blocks a further one is
+    A block is chosen by a hash of its place, so what was learned from is hardly ever
+    held out once more slices are annotated, and at least half of every class stays in the
+    training. Of a class that hardly occurs in the chosen blocks further ones are
     taken: a measurement on background alone says nothing.
     """
     counts = np.zeros((len(cells), int(labels.max()) + 1), np.int64)
@@ -226,13 +226,14 @@ def _choose_blocks(
         if np.all(rest * 2 >= total):
             chosen[candidate] = True
             left = rest
-    for label in np.flatnonzero(left == total):
+    for label in range(len(total)):
         for candidate in order[counts[order, label] > 0]:
+            if total[label] - left[label] >= fraction / 2 * total[label]:
+                break
             rest = left - counts[candidate]
-            if np.all(rest * 2 >= total):
+            if not chosen[candidate] and np.all(rest * 2 >= total):
                 chosen[candidate] = True
                 left = rest
-                break
     return chosen[block]
 
 
