@@ -207,8 +207,8 @@ def _choose_blocks(
     """Mark the voxels of a share of the blocks.
 
     A block is chosen by a hash of its place, so what was learned from is hardly ever
-    held out once more slices are annotated, and at least half of every class stays in the
-    training. Of a class that hardly occurs in the chosen blocks further ones are
+    held out once more slices are annotated, and at least half of every class stays in
+    the training. Of a class that hardly occurs in the chosen blocks further ones are
     taken: a measurement on background alone says nothing.
     """
     counts = np.zeros((len(cells), int(labels.max()) + 1), np.int64)
