@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ PALETTE = (
 )
 """Colours of the first classes, told apart by colour-blind eyes too."""
 
+GOLDEN = 0.381966
+"""Step around the circle of hues that comes close to no earlier one for long."""
+
 
 @dataclass(frozen=True)
 class LabelClass:
@@ -59,9 +63,25 @@ def make_classes(names: Sequence[str], colors: Sequence[str] = ()) -> Classes:
     """
     given = list(colors) + [""] * len(names)
     return tuple(
-        LabelClass(name, given[i] or PALETTE[i % len(PALETTE)])
-        for i, name in enumerate(names)
+        LabelClass(name, given[i] or color_of(i)) for i, name in enumerate(names)
     )
+
+
+def color_of(index: int) -> str:
+    """Return the colour of a class that was given none, unlike those before it.
+
+    Examples
+    --------
+    >>> color_of(0), color_of(8)
+    ('#4477aa', '#d93f3f')
+    """
+    if index < len(PALETTE):
+        return PALETTE[index]
+    turn = index - len(PALETTE)
+    red, green, blue = colorsys.hls_to_rgb(
+        turn * GOLDEN % 1, (0.55, 0.35, 0.75)[turn % 3], (0.67, 0.9)[turn % 2]
+    )
+    return "#" + "".join(f"{round(255 * each):02x}" for each in (red, green, blue))
 
 
 def extended(classes: Classes, count: int) -> Classes:

@@ -50,9 +50,9 @@ class ClassesSection(Section):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             self.table.setColumnWidth(column, width)
         self.table.setFixedHeight(98)
-        self.add = button("Add class", "Add a class at the end", self._add)
+        self.add = button("Add", "Add a class at the end", self._add)
         self.remove = button(
-            "Remove class",
+            "Remove",
             "Remove the selected class, erasing its labels; those behind it move up",
             self._remove,
         )

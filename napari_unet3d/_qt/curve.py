@@ -26,8 +26,10 @@ class Curve(pg.PlotWidget):
         self.iou_steps: list[float] = []
         self.ious: list[float] = []
         item = self.getPlotItem()
+        # Room for the upper half of the topmost figure.
+        item.layout.setContentsMargins(0, 6, 0, 0)
         self._legend = item.addLegend(
-            offset=(-1, 1), labelTextSize="8pt", verSpacing=-6
+            offset=(-1, 1), labelTextSize="8pt", verSpacing=-6, colCount=2
         )
         self._loss_line = item.plot(pen=pg.mkPen(LOSS_COLOR, width=2), name="loss")
         self._right = pg.ViewBox(enableMenu=False)
@@ -84,8 +86,10 @@ class Curve(pg.PlotWidget):
         """Take over the colours of the viewer's theme."""
         self.setBackground(background)
         item = self.getPlotItem()
+        # As text, the colours of the lines are too pale for a light background.
+        shade = 100 if pg.mkColor(background).lightness() < 128 else 180
         for side, color in (("left", LOSS_COLOR), ("right", IOU_COLOR)):
-            item.getAxis(side).setTextPen(color)
+            item.getAxis(side).setTextPen(pg.mkColor(color).darker(shade))
             item.getAxis(side).setPen(text)
         item.getAxis("bottom").setTextPen(text)
         item.getAxis("bottom").setPen(text)

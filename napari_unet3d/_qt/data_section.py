@@ -10,12 +10,12 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QLabel,
     QMenu,
-    QSizePolicy,
     QSpinBox,
     QToolButton,
     QWidget,
 )
 
+from .elision import ElidedComboBox
 from .section import Section, button, wrapped
 from .volumes import VolumeChoice, possible_axes, spatial_shape, time_points
 
@@ -38,11 +38,14 @@ class DataSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Data")
-        self.images = _combo("The volume to annotate and to segment")
-        self.annotations = _combo(
-            "The layer that is painted on: 0 is not labelled, 1 background"
+        self.images = ElidedComboBox(
+            "The volume to annotate and to segment", middle=True
         )
-        self.axes = _combo("What the axes of the layer mean")
+        self.annotations = ElidedComboBox(
+            "The layer that is painted on: 0 is not labelled, 1 background",
+            middle=True,
+        )
+        self.axes = ElidedComboBox("What the axes of the layer mean")
         self.time = QSpinBox()
         self.time.setToolTip("The time point that is annotated")
         self.channels = QToolButton()
@@ -182,17 +185,6 @@ class DataSection(Section):
             action.setChecked(other in checked)
             action.toggled.connect(self.changed)
         self.channels.setVisible(bool(self._menu.actions()))
-
-
-def _combo(tip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tip)
-    combo.setMinimumContentsLength(6)
-    combo.setSizeAdjustPolicy(
-        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-    )
-    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return combo
 
 
 def _index_of(combo: QComboBox, layer: Any) -> int:

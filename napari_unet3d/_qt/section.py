@@ -58,15 +58,15 @@ class Section(QWidget):
         self.header.toggled.connect(self._fold)
         self._fold(not folded)
 
+    def fill_corner(self, widget: QWidget) -> None:
+        """Give a widget the rest of the title's line."""
+        self.corner.setStretch(1, 0)
+        self.corner.addWidget(widget, 1)
+
     def _fold(self, opened: bool) -> None:
         arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
         self.header.setArrowType(arrow)
         self.body.setVisible(opened)
-
-    def stay_open(self) -> None:
-        """Let the title be a title only."""
-        self.header.setArrowType(Qt.ArrowType.NoArrow)
-        self.header.setEnabled(False)
 
 
 def button(

@@ -28,13 +28,21 @@ def describe_model(summary: ModelSummary | None) -> str:
     channels = f"{summary.in_channels} channel{'' if summary.in_channels == 1 else 's'}"
     iou = summary.held_out_iou
     parts = [
-        ", ".join(summary.class_names),
+        _few(summary.class_names),
         f"{spacing} {summary.unit}".strip(),
         channels,
         f"{summary.step:,} steps",
         "nothing held out" if iou is None else f"held-out IoU {iou:.2f}",
     ]
     return " · ".join(parts)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """List names as long as they fit into two lines."""
+    text, most = ", ".join(names), 60
+    if len(text) <= most:
+        return text
+    return f"{len(names)} classes: {text[: most - 1].rstrip(' ,')}…"
 
 
 def why_model_does_not_fit(

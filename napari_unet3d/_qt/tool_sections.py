@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel
 
 from napari_unet3d.engine.config import (
     ModelConfig,
@@ -13,6 +13,7 @@ from napari_unet3d.engine.config import (
     TrainingConfig,
 )
 
+from .elision import ElidedComboBox
 from .form import Form
 from .section import Section, button, offer, wrapped
 from .shortcuts import ACCEPT, FILL, NEXT, PREVIEW
@@ -51,8 +52,7 @@ class AnnotateSection(Section):
         self.clear_button = button(
             "Clear slice", "Erase the labels of this slice", self.clear.emit
         )
-        self.slices = QComboBox()
-        self.slices.setToolTip("Go to an annotated slice")
+        self.slices = ElidedComboBox("Go to an annotated slice")
         self.slices.activated.connect(self._on_slice)
         grid = QGridLayout()
         grid.setSpacing(3)
@@ -60,7 +60,7 @@ class AnnotateSection(Section):
         grid.addWidget(self.fill_button, 0, 1)
         grid.addWidget(self.accept_button, 1, 0)
         grid.addWidget(self.clear_button, 1, 1)
-        self.corner.addWidget(self.slices)
+        self.fill_corner(self.slices)
         self.rows.addLayout(grid)
         self.show_slices([])
 
@@ -102,20 +102,16 @@ class PreviewSection(Section):
 
     def __init__(self) -> None:
         super().__init__("Preview")
-        self.stay_open()
-        self.shown = QCheckBox("Labels")
+        self.header.hide()
+        self.shown = QCheckBox("Preview")
         self.shown.setChecked(True)
         self.shown.setToolTip(f"Predict the slice in view while training ({PREVIEW})")
         self.uncertainty = QCheckBox("Uncertainty")
         self.uncertainty.setToolTip("Bright where the model is undecided (entropy)")
-        self.probability = QComboBox()
-        self.probability.setToolTip("Show the probability of a class")
-        self.probability.setMinimumContentsLength(3)
-        self.probability.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        for each in (self.shown, self.uncertainty, self.probability):
+        self.probability = ElidedComboBox("Show the probability of a class", 3)
+        for each in (self.shown, self.uncertainty):
             self.corner.addWidget(each)
+        self.fill_corner(self.probability)
         self.show_classes(())
         self.shown.toggled.connect(self.changed)
         self.uncertainty.toggled.connect(self.changed)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QProgressBar
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar
 
+from .elision import ElidedLabel
 from .section import Section, button, offer, wrapped
 from .state import Phase, State
 
@@ -46,16 +48,15 @@ class TrainSection(Section):
         for each in (self.train_button, self.pause_button, self.stop_button):
             buttons.addWidget(each)
         self.line = wrapped()
-        self.device = QLabel()
+        self.device = ElidedLabel()
         self.device.setTextInteractionFlags(
             self.device.textInteractionFlags().TextSelectableByMouse
         )
         self.warning = wrapped()
-        self.warning.setStyleSheet("color: #ee7733;")
         self.rows.addLayout(buttons)
         self.rows.addWidget(self.restart_button)
         self.rows.addWidget(self.line)
-        self.corner.addWidget(self.device)
+        self.fill_corner(self.device)
         self.rows.addWidget(self.warning)
         self.curve: Curve | None = None
         self._before: list[tuple[str, tuple[Any, ...]]] = []
@@ -76,6 +77,8 @@ class TrainSection(Section):
     def set_colors(self, background: str, text: str) -> None:
         """Take over the colours of the viewer's theme."""
         self._colors = (background, text)
+        dark = QColor(background).lightness() < 128
+        self.warning.setStyleSheet(f"color: {'#ee7733' if dark else '#a84300'};")
         if self.curve is not None:
             self.curve.set_colors(background, text)
 
@@ -89,9 +92,10 @@ class TrainSection(Section):
         self.pause_button.setText("Resume" if held else "Pause")
         self.stop_button.setEnabled(running or state.training_held)
         self.restart_button.setVisible(state.phase is Phase.DEAD)
-        idle = state.phase is Phase.IDLE
+        # What is wrong with the image is said under Data.
+        lacking = state.problem is None and state.phase is Phase.IDLE
         self.line.setText(
-            state.progress_line or ((state.why_not_train or "") if idle else "")
+            state.progress_line or ((state.annotation_problem or "") if lacking else "")
         )
         self.device.setText(state.device)
         self.warning.setText(state.device_warning)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QScrollArea, QStyle, QVBoxLayout, QWidget
 
 from .classes_section import ClassesSection
 from .closing import WindowWatch
@@ -74,6 +74,14 @@ class AnnotateAndTrain(QWidget):
         """Ask for the width of a laptop's dock."""
         return QSize(370, 700)
 
+    def minimumSizeHint(self) -> QSize:
+        """Ask for the width at which nothing is cut off, scroll bar included."""
+        style = self.style()
+        assert style is not None
+        bar = style.pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+        width = self._inside.minimumSizeHint().width() + bar
+        return QSize(width, super().minimumSizeHint().height())
+
     def event(self, event: QEvent | None) -> bool:
         """End the worker when the dock is closed for good.
 
@@ -88,6 +96,9 @@ class AnnotateAndTrain(QWidget):
             else:
                 self._window_watch.look_soon()
         return bool(super().event(event))
+
+    def _on_folded(self, opened: bool) -> None:
+        self.updateGeometry()
 
     def _lay_out(self) -> None:
         inside = QWidget()
@@ -105,7 +116,10 @@ class AnnotateAndTrain(QWidget):
             self.advanced,
         ):
             rows.addWidget(section)
+            # Unfolded, a section may need more width.
+            section.header.toggled.connect(self._on_folded)
         rows.addStretch(1)
+        self._inside = inside
         scroll = QScrollArea()
         scroll.setWidget(inside)
         scroll.setWidgetResizable(True)
