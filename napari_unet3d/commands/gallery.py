@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unet3d.engine.annotation import check_annotations
 from napari_unet3d.engine.augment import sample_patch
 from napari_unet3d.engine.batches import choose_region
 from napari_unet3d.engine.checkpoint import build_stem
 from napari_unet3d.engine.device import choose_device
+from napari_unet3d.engine.label_checks import check_annotations
 from napari_unet3d.engine.normalize import IntensityStatistics
 from napari_unet3d.engine.patches import PatchSampler
 from napari_unet3d.engine.planning import plan_patches, resolve_model

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .metrics import Scores, evaluate
     from .model_file import load, save
     from .segmentation import Segmentation, Segmenter, segment
-    from .training import Trainer, train
+    from .trainer import Trainer
+    from .training import train
     from .training_data import TrainingVolume
     from .unet import UNet3D
 
@@ -37,7 +38,7 @@ _HOMES = {
     "Segmentation": "segmentation",
     "SegmentationConfig": "config",
     "Segmenter": "segmentation",
-    "Trainer": "training",
+    "Trainer": "trainer",
     "TrainingConfig": "config",
     "TrainingVolume": "training_data",
     "UNet3D": "unet",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EngineError
+from .label_checks import check_labels, check_range
 
 UNLABELLED = -1
 """Class index, inside the engine, of a voxel that takes no part in the loss."""
@@ -71,7 +71,7 @@ class Annotation:
         if not indices:
             return cls((z, y, x), np.empty(0, np.int64), np.empty(0, np.uint8))
         found = np.concatenate(values)
-        _check_range(int(found.min()), int(found.max()))
+        check_range(int(found.min()), int(found.max()))
         return cls((z, y, x), np.concatenate(indices), found.astype(np.uint8))
 
     def __len__(self) -> int:
@@ -240,58 +240,3 @@ def _choose_blocks(
 def _hash(cell: Sequence[int], seed: int) -> float:
     """Map a cell to a number in [0, 1), the same on every machine."""
     return zlib.crc32(f"{seed}:{cell}".encode()) / 2**32
-
-
-def check_labels(labels: Any) -> None:
-    """Refuse labels that are not a 3D array of integers.
-
-    Raises
-    ------
-    EngineError
-        Naming shape or dtype.
-    """
-    if len(labels.shape) != 3:
-        raise EngineError(
-            f"labels must have three axes ZYX, got shape {tuple(labels.shape)}; "
-            "annotate a single volume"
-        )
-    if np.dtype(labels.dtype).kind not in "iub":
-        raise EngineError(
-            f"labels must be integers (0 unlabelled, 1, 2, ... classes), got "
-            f"{labels.dtype}; save them with an integer type"
-        )
-
-
-def _check_range(lowest: int, highest: int) -> None:
-    if lowest < 0:
-        raise EngineError(
-            f"labels must not be negative, got {lowest}; use 0 for unlabelled voxels "
-            "and 1, 2, ... for classes"
-        )
-    if highest > 254:
-        raise EngineError(
-            f"labels must be at most 254, got {highest}; number the classes 1, 2, ... "
-            "(instances are not classes)"
-        )
-
-
-def check_annotations(annotations: Sequence[Annotation]) -> int:
-    """Return the number of classes of annotations that can be trained on.
-
-    Raises
-    ------
-    EngineError
-        Where nothing is labelled, or only one class.
-    """
-    if not any(len(annotation) for annotation in annotations):
-        raise EngineError(
-            "no voxel is labelled (all labels are 0); paint a few slices with 1 for "
-            "background and 2 and up for the structures"
-        )
-    present = sorted({int(c) for a in annotations for c in np.unique(a.labels)})
-    if len(present) == 1:
-        raise EngineError(
-            f"only class {present[0]} is labelled; paint at least two classes, "
-            "background being one of them"
-        )
-    return max(present)

@@ -46,6 +46,15 @@ class Schedule:
         self.start: dict[str, float] = {"step": 0, "seconds": 0.0}
         """Where the present schedule began."""
 
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint stands, or begin anew where that is the end."""
+        # A schedule at its end is not stretched by other settings: a new one begins.
+        former = Schedule(checkpoint.training)
+        former.step, former.seconds = checkpoint.step, checkpoint.seconds
+        former.start |= checkpoint.schedule
+        former.begin()
+        self.step, self.seconds, self.start = former.step, former.seconds, former.start
+
     @property
     def progress(self) -> float:
         """Share that is done; 1 or more at the end."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .annotation import check_annotations
 from .batches import BatchSource
 from .errors import EngineError
+from .label_checks import check_annotations
 from .loss import automatic_class_weights
 from .normalize import IntensityStatistics, as_channels_first
 from .validation import HeldOut

@@ -14,7 +14,7 @@ from .answers import ModelChanged, ModelSummary
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_unet3d.engine.training import Trainer
+    from napari_unet3d.engine.trainer import Trainer
 
     from .answers import Event
 

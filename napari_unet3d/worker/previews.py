@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unet3d.engine.checkpoint import Checkpoint
-    from napari_unet3d.engine.training import Trainer
+    from napari_unet3d.engine.trainer import Trainer
     from napari_unet3d.engine.unet import UNet3D
 
     from .answers import Event

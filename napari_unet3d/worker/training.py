@@ -13,7 +13,7 @@ from napari_unet3d.engine.config import ModelConfig, TrainingConfig
 from napari_unet3d.engine.config_values import build
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Saved, StepDone, Trained, Warned
-from napari_unet3d.engine.training import Trainer
+from napari_unet3d.engine.trainer import Trainer
 from napari_unet3d.engine.training_data import TrainingVolume
 from napari_unet3d.engine.unet import UNet3D
 

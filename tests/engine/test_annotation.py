@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_unet3d.engine import Annotation, EngineError
-from napari_unet3d.engine.annotation import check_annotations
+from napari_unet3d.engine.label_checks import check_annotations
 
 SPARSE = arrays(
     np.uint8,

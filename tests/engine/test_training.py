@@ -22,8 +22,8 @@ from napari_unet3d.engine import (
     save,
     segment,
     train,
-    training,
 )
+from napari_unet3d.engine import trainer as trainer_module
 from napari_unet3d.engine.errors import OutOfMemoryError
 from napari_unet3d.engine.events import (
     Saved,
@@ -36,7 +36,6 @@ from napari_unet3d.engine.events import (
 from napari_unet3d.engine.optimization import Optimization
 from napari_unet3d.engine.validation import HeldOut
 
-# The statistics of a volume this small are mostly those of its border.
 AS_TRAINED = SegmentationConfig(device="cpu")
 
 
@@ -662,7 +661,7 @@ def test_a_short_number_format(make_trainer, volume):
 
 def test_on_a_gpu_the_loss_is_read_now_and_then_only(make_trainer, monkeypatch):
     trainer = make_trainer(steps=20)
-    monkeypatch.setattr(training.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: 100.0)
     trainer.device = torch.device("meta")
     events = list(trainer.run())
     assert len(of(StepDone, events)) == 1

@@ -1,0 +1,298 @@
+"""The state of a training, step by step."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .best_weights import BestWeights
+from .checkpoint import Checkpoint, build_stem
+from .config import ModelConfig, TrainingConfig
+from .device import (
+    choose_device,
+    choose_precision,
+    describe_device,
+    is_out_of_memory,
+    out_of_memory_as_error,
+)
+from .errors import EngineError
+from .events import Saved, Started, StepDone, Trained, TrainingEvent, Validated, Warned
+from .label_checks import check_annotations
+from .model_file import save
+from .optimization import Optimization, Schedule, copied
+from .planning import plan_patches, resolve_model
+from .training_data import TrainingData, TrainingVolume
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OUT_OF_MEMORY = "use fewer base_channels, a smaller patch_size or another device"
+
+
+class Trainer:
+    """The state of a training, from which it can be stopped and resumed exactly.
+
+    All randomness of a step comes from seed and step number, so a resumed training
+    draws what an uninterrupted one would have drawn.
+
+    Parameters
+    ----------
+    volumes : sequence of TrainingVolume
+        Sparsely annotated volumes.
+    model, training : ModelConfig, TrainingConfig, optional
+        What and how to train; `model` is the checkpoint's where there is one.
+    checkpoint : Checkpoint, optional
+        Model to go on from.
+    validation : sequence of TrainingVolume
+        Volumes to measure on, instead of a part of the training labels.
+    class_names, class_colors : sequence of str
+        Stored in the model.
+    unit : str
+        Unit of the spacing, stored in the model.
+    save_to : path, optional
+        Model file, written now and then and at the end.
+
+    Raises
+    ------
+    EngineError
+        Where the data cannot be trained on or do not fit the checkpoint.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[TrainingVolume],
+        model: ModelConfig | None = None,
+        training: TrainingConfig | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        validation: Sequence[TrainingVolume] = (),
+        class_names: Sequence[str] = (),
+        class_colors: Sequence[str] = (),
+        unit: str = "",
+        save_to: str | Path | None = None,
+    ) -> None:
+        self.training = training or TrainingConfig()
+        self.save_to = save_to
+        self.device = choose_device(self.training.device)
+        self.dtype = choose_precision(self.device, self.training.precision)
+        shapes = [volume.image.shape for volume in volumes]
+        self.model = resolve_model(
+            checkpoint.model if checkpoint else model or ModelConfig(),
+            shapes,
+            [volume.spacing for volume in volumes],
+            check_annotations([volume.annotation for volume in volumes]),
+            self.device,
+        )
+        self.stem = build_stem(self.model).to(self.device)
+        self.data = TrainingData(
+            volumes, validation, self.stem, self.model, self.training
+        )
+        self.plan = plan_patches(self.training, self.model, shapes, self.device)
+        self.optimization = Optimization(
+            self.model, self.training, self.device, self.dtype
+        )
+        self.schedule = Schedule(self.training)
+        self._best = BestWeights()
+        self.history: list[dict[str, Any]] = []
+        self.unit = unit
+        if checkpoint:
+            self._restore(checkpoint)
+            class_names = class_names or checkpoint.class_names
+            class_colors = class_colors or checkpoint.class_colors
+        else:
+            self.data.fit_stem(self.stem)
+        self.class_names = _named(class_names, self.model.n_classes or 0)
+        self.class_colors = tuple(class_colors)
+
+    @property
+    def step(self) -> int:
+        """Steps trained, earlier sessions of the model included."""
+        return self.schedule.step
+
+    @property
+    def seconds(self) -> float:
+        """Seconds trained, earlier sessions of the model included."""
+        return self.schedule.seconds
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Held-out "iou" and "step" of the best weights; empty where there are none."""
+        return self._best.figures
+
+    def run(
+        self, stop: threading.Event | None = None, stop_after: int | None = None
+    ) -> Iterator[TrainingEvent]:
+        """Train, yielding what happens; the last event is always `Trained`.
+
+        Parameters
+        ----------
+        stop : threading.Event, optional
+            Set it to end after the current step.
+        stop_after : int, optional
+            End after this many steps of this call, keeping the schedule, so that
+            resuming goes on exactly.
+        """
+        stop = stop or threading.Event()
+        self.schedule.begin()
+        problem = self.data.refresh(self.plan)
+        yield self._started()
+        for warning in filter(None, (self.plan.warning, problem)):
+            yield Warned(warning)
+        first, last_event, last_save = self.step, 0.0, time.monotonic()
+        every = self.training.validate_every
+        while self.schedule.progress < 1 and not stop.is_set():
+            if stop_after is not None and self.step - first >= stop_after:
+                break
+            loss = yield from self._timed(self._step_or_shrink())
+            # Reading the loss waits for the device: not at every step of a GPU.
+            if self.device.type == "cpu" or time.monotonic() - last_event > 0.1:
+                last_event = time.monotonic()
+                yield self._step_done(loss)
+            if self.step % every == 0:
+                yield from self._timed(self.validate())
+            if time.monotonic() - last_save > self.training.save_every:
+                yield from self._save_and_go_on()
+                last_save = time.monotonic()
+        finished = self.schedule.progress >= 1
+        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
+        if self.step % every and reason != "paused":
+            yield from self.validate()
+        if self.save_to:
+            save(self.checkpoint(), self.save_to)
+            yield Saved(self.step, str(self.save_to))
+        yield Trained(self.step, self.seconds, reason)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the present state; its tensors are copies."""
+        state = self.optimization.state()
+        state["weights"]["best"] = dict(self._best.weights)
+        return Checkpoint(
+            model=self.model,
+            training=self.training,
+            stem=copied(self.stem.state_dict()),
+            class_names=self.class_names,
+            class_colors=self.class_colors,
+            unit=self.unit,
+            step=self.step,
+            seconds=self.seconds,
+            schedule=dict(self.schedule.start),
+            best=dict(self.best),
+            history=list(self.history),
+            **state,
+        )
+
+    def validate(self) -> Generator[TrainingEvent, None, None]:
+        """Measure the moving average on the held-out labels and keep the best."""
+        with out_of_memory_as_error(OUT_OF_MEMORY):
+            measured = self._best.measure(
+                self.data.held_out, self.optimization, self.step
+            )
+        if measured is None:
+            return
+        scores, is_best = measured
+        iou, mean = scores.iou.tolist(), scores.mean_iou
+        self._record(iou=iou, mean_iou=mean)
+        yield Validated(self.step, self.seconds, tuple(iou), mean, is_best)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.stem.load_state_dict(checkpoint.stem)
+        self.optimization.restore(checkpoint)
+        self.schedule.restore(checkpoint)
+        self._best.restore(checkpoint)
+        self.history = list(checkpoint.history)
+        self.unit = self.unit or checkpoint.unit
+
+    def _timed(
+        self, work: Generator[TrainingEvent, None, Any]
+    ) -> Generator[TrainingEvent, None, Any]:
+        """Count the seconds of a part of the training."""
+        began = time.monotonic()
+        result = yield from work
+        self.schedule.seconds += time.monotonic() - began
+        return result
+
+    def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
+        """Do one step; where memory runs out, with smaller patches."""
+        problem = self.data.refresh(self.plan)
+        if problem:
+            yield Warned(problem)
+        while True:
+            try:
+                return self._step()
+            except (RuntimeError, MemoryError) as error:
+                smaller = self.plan.smaller(self.model)
+                if not is_out_of_memory(error) or smaller is None:
+                    with out_of_memory_as_error(OUT_OF_MEMORY):
+                        raise
+            self.optimization.free()
+            self.plan = self.data.held_out.plan = smaller
+            yield Warned(
+                f"memory ran out: going on with {smaller.batch_size} patches of "
+                f"{smaller.sizes[0]} voxels a step"
+            )
+
+    def _step(self) -> Tensor:
+        """Do one step of the optimizer and return its loss."""
+        rng = np.random.default_rng((self.training.seed, self.step))
+        batch = self.data.batches.draw(self.plan, rng)
+        loss = self.optimization.step(
+            batch,
+            self.data.class_weights,
+            self.schedule.learning_rate,
+            self.schedule.progress >= self.training.freeze_statistics,
+        )
+        self.schedule.step += 1
+        return loss
+
+    def _step_done(self, loss: Tensor) -> StepDone:
+        value, rate = float(loss), self.schedule.learning_rate
+        if not math.isfinite(value):
+            raise EngineError(
+                f"the loss is {value} after {self.step} steps; lower the learning "
+                f"rate (now {self.training.learning_rate:g}) or use precision float32"
+            )
+        self._record(loss=value, learning_rate=rate)
+        progress = min(1.0, self.schedule.progress)
+        return StepDone(self.step, value, rate, self.seconds, progress)
+
+    def _record(self, **figures: Any) -> None:
+        self.history.append({"step": self.step, "seconds": self.seconds, **figures})
+
+    def _save_and_go_on(self) -> Iterator[TrainingEvent]:
+        if not self.save_to:
+            return
+        try:
+            save(self.checkpoint(), self.save_to)
+        except EngineError as error:
+            yield Warned(f"{error}; training goes on")
+        else:
+            yield Saved(self.step, str(self.save_to))
+
+    def _started(self) -> Started:
+        assert self.model.base_channels
+        assert self.model.pooling is not None
+        network = self.optimization.network
+        return Started(
+            step=self.step,
+            device=describe_device(self.device),
+            precision=str(self.dtype).removeprefix("torch."),
+            n_parameters=sum(p.numel() for p in network.parameters()),
+            base_channels=self.model.base_channels,
+            patch_size=self.plan.sizes[0],
+            batch_size=self.plan.batch_size,
+            pooling=self.model.pooling,
+            labelled_voxels=self.data.labelled_voxels,
+            held_out_voxels=self.data.held_out.voxels,
+        )
+
+
+def _named(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Name `count` classes, those without a name by their label."""
+    defaults = ["background", *(f"class {k}" for k in range(2, count + 1))]
+    return (*names, *defaults[len(names) :])[:count]
