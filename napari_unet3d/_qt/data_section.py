@@ -119,6 +119,14 @@ class DataSection(Section):
         """Paint on this layer."""
         self.annotations.setCurrentIndex(_index_of(self.annotations, layer))
 
+    def show_names(self) -> None:
+        """Show the names of the layers anew."""
+        for combo in (self.images, self.annotations):
+            for index in range(combo.count()):
+                combo.setItemText(index, combo.itemData(index).name)
+        for action in self._menu.actions():
+            action.setText(action.data().name)
+
     def show_problem(self, sentence: str | None) -> None:
         """Say why the image cannot be used."""
         self.problem.setText(sentence or "")

@@ -34,6 +34,7 @@ class LayerChoice(QObject):
         self._watched: VolumeChoice | None = None
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._on_layers)
+        viewer.layers.events.renamed.connect(self._on_renamed)
 
     def start(self) -> None:
         """Offer what is there."""
@@ -45,6 +46,7 @@ class LayerChoice(QObject):
         events = self._viewer.layers.events
         for event in (events.inserted, events.removed):
             event.disconnect(self._on_layers)
+        events.renamed.disconnect(self._on_renamed)
         self.watch(None)
 
     def watch(self, choice: VolumeChoice | None) -> None:
@@ -83,6 +85,9 @@ class LayerChoice(QObject):
         self.offer_annotations()
         if gone and lost is not None:
             self.image_lost.emit(lost, f"“{lost.layer.name}” was removed.")
+
+    def _on_renamed(self, event: object = None) -> None:
+        self._section.show_names()
 
     def _on_data(self, event: object = None) -> None:
         lost = self._watched

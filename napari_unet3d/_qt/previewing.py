@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from . import layers
 from .annotation_tools import Slice
@@ -32,6 +32,9 @@ class Previewing(QObject):
     Every request has a new generation; answers to older ones are dropped.
     """
 
+    shown_changed = Signal(bool)
+    """The labels are to be seen or not, by the eye of their layer or a result."""
+
     def __init__(
         self,
         viewer: ViewerModel,
@@ -48,6 +51,8 @@ class Previewing(QObject):
         self._number: int | None = None
         self._classes: Classes = ()
         self._shown = True
+        self._aside = False
+        """Whether the labels are hidden only until the next training."""
         self._probability_of: int | None = None
         self._entropy = False
         self._layers: dict[str, Layer] = {}
@@ -78,6 +83,7 @@ class Previewing(QObject):
     def show(self, labels: bool, probability_of: int | None, entropy: bool) -> None:
         """Choose what is shown."""
         self._shown, self._entropy = labels, entropy
+        self._aside = self._aside and not labels
         if probability_of != self._probability_of:
             self._blank("probability")
         self._probability_of = probability_of
@@ -102,11 +108,21 @@ class Previewing(QObject):
         for kind in ("preview", "probability", "uncertainty"):
             self._blank(kind)
 
-    def set_visible(self, visible: bool) -> None:
-        """Show or hide the predicted labels, as the segmentation is to be seen."""
-        layer = self._layer("preview")
-        if layer is not None:
-            layer.visible = visible
+    def put_aside(self) -> None:
+        """Hide the labels until the next training: the segmentation is to be seen."""
+        if self._shown:
+            self.shown_changed.emit(False)
+            self._aside = True
+
+    def take_up(self) -> None:
+        """Show the labels again if they were only put aside."""
+        if self._aside:
+            self.shown_changed.emit(True)
+
+    def close(self) -> None:
+        """Let go of the layers."""
+        self._delay.stop()
+        self._layers.clear()
 
     def prediction(self, where: Slice) -> np.ndarray | None:
         """Return the prediction of a slice, if there is one."""
@@ -174,10 +190,16 @@ class Previewing(QObject):
             layer: Layer = layers.add_labels(
                 self._viewer, self._choice, kind, data, self._classes, 0.45
             )
+            layer.events.visible.connect(self._on_eye)
         else:
             layer = layers.add_image(self._viewer, self._choice, kind, data)
         self._layers[kind] = layer
         return layer
+
+    def _on_eye(self, event: object = None) -> None:
+        layer = self._layer("preview")
+        if layer is not None and layer.visible != self._shown:
+            self.shown_changed.emit(layer.visible)
 
     def _blank(self, kind: str) -> None:
         layer = self._layer(kind)

@@ -53,10 +53,14 @@ class Project:
 
     @classmethod
     def of(cls, choice: VolumeChoice) -> Project:
-        """Return the project of an image: the same one when it is opened again."""
+        """Return the project of an image: the same one when it is opened again.
+
+        The name is for people only: an image may have been renamed meanwhile.
+        """
         name = re.sub(r"[^\w.-]+", "_", choice.layer.name)[:40] or "image"
         digest = hashlib.sha256(_identity(choice).encode()).hexdigest()[:12]
-        return cls(projects_folder() / f"{name}-{digest}")
+        kept = sorted(projects_folder().glob(f"*-{digest}"))
+        return cls(kept[0] if kept else projects_folder() / f"{name}-{digest}")
 
     def make(self) -> None:
         """Make the folder."""

@@ -42,6 +42,7 @@ class Reactions(Telling):
         self.widget.data.changed.connect(self._on_image)
         self.widget.data.annotation_changed.connect(self._on_layer)
         self.widget.preview.changed.connect(self._on_preview_choice)
+        self.previewing.shown_changed.connect(self.widget.preview.shown.setChecked)
         for event in self._view_events():
             event.connect(self._on_view)
         self.viewer.events.theme.connect(self._on_theme)

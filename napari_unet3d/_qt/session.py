@@ -114,6 +114,7 @@ class Session(QObject):
         self.layer_choice.close()
         self.annotating.close()
         self.transfer.close()
+        self.previewing.close()
         self.segmenting.close()
         self.connection.close()
         self.autosave.close()
@@ -149,7 +150,7 @@ class Session(QObject):
             proceed=self.state.has_model,
         )
         self.previewing.begin(choice, number, classes)
-        self.previewing.set_visible(self.widget.preview.shown.isChecked())
+        self.previewing.take_up()
 
     def segment_now(self, choice: VolumeChoice, path: str, number: int) -> None:
         """Segment a volume that the worker knows."""

@@ -102,7 +102,7 @@ class Telling(Session):
 
     def _on_segmented(self, event: SegmentDone) -> None:
         self.segmenting.done(event)
-        self.previewing.set_visible(False)
+        self.previewing.put_aside()
 
     def _on_failed(self, event: Failed) -> None:
         if event.details:
