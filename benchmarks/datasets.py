@@ -36,6 +36,7 @@ _SETS = {
     "embryo_8cell": ("nuclei_mouse_embryo_qcanet/8cell_", (2.18, 1.0, 1.0), _NUCLEI),
     "embryo_16cell": ("nuclei_mouse_embryo_qcanet/16cell_", (2.18, 1.0, 1.0), _NUCLEI),
     "medulla": ("em_fibsem_medulla/", _TEN, _MEMBRANE),
+    "medulla_centre": ("em_fibsem_medulla/", _TEN, _MEMBRANE),
     "medulla_full": ("em_fibsem_medulla/", _TEN, _MEMBRANE),
     "gala_train": ("em_fibsem_gala_small/train_", _TEN, _MEMBRANE),
     "gala_test": ("em_fibsem_gala_small/test_", _TEN, _MEMBRANE),
@@ -46,7 +47,7 @@ _SETS = {
 }
 for _name in (f"hippocampus_{patient:03d}" for patient in _PATIENTS):
     _SETS[_name] = (f"mri_hippocampus_msd/{_name}_", _UNIT, _HIPPOCAMPUS)
-_CROPS = {"medulla": (slice(69, 181),) * 3}  # 112 voxels
+_CROPS = {"medulla": (slice(0, 112),) * 3, "medulla_centre": (slice(69, 181),) * 3}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Case:
-    """Read one of `names`; ``medulla`` is the centre of ``medulla_full``."""
+    """Read one of `names`; ``medulla`` is a corner of ``medulla_full``."""
     if name not in _SETS:
         raise KeyError(f"no volume is called {name!r}; known are {', '.join(_SETS)}")
     start, spacing, class_names = _SETS[name]

@@ -7,12 +7,12 @@ forests" of scikit-image, on the whole volume in 3-D: grey value, edge strength 
 Hessian eigenvalues after Gaussian blurring with sigma 1, 2, 4, 8 and 16 voxels, then a
 random forest of scikit-learn. Voxels are taken as isotropic, as that example does.
 
-The forest was tuned on ``nuclei_1135`` and ``medulla`` with the middle slice of each
+The forest was tuned on ``nuclei_1135`` and ``medulla_centre`` with the middle slice of each
 axis annotated. Foreground IoU with sigma from 1 to 16:
 
-======================================  ===========  =======
-forest                                  nuclei_1135  medulla
-======================================  ===========  =======
+======================================  ===========  ==============
+forest                                  nuclei_1135  medulla_centre
+======================================  ===========  ==============
 50 trees, depth 10, 5 % of the voxels   0.761        0.643
 100 trees, depth 10, 5 %                0.760        0.647
 100 trees, depth 10, 20 %               0.768        0.649
@@ -21,7 +21,7 @@ forest                                  nuclei_1135  medulla
 100 trees, depth 20, all                0.775        0.657
 100 trees, at least 5 voxels a leaf     0.776        0.656
 100 trees, depth 10, balanced classes   0.766        0.631
-======================================  ===========  =======
+======================================  ===========  ==============
 
 The first is the example's own. Sigma from 0.5 or up to 8 changed the best rows by less
 than 0.01. Balanced classes cost IoU here, but help where structures are rare (from 0.42
