@@ -7,8 +7,8 @@ forests" of scikit-image, on the whole volume in 3-D: grey value, edge strength 
 Hessian eigenvalues after Gaussian blurring with sigma 1, 2, 4, 8 and 16 voxels, then a
 random forest of scikit-learn. Voxels are taken as isotropic, as that example does.
 
-The forest was tuned on ``nuclei_1135`` and ``medulla_centre`` with the middle slice of each
-axis annotated. Foreground IoU with sigma from 1 to 16:
+The forest was tuned on ``nuclei_1135`` and ``medulla_centre`` with the middle slice of
+each axis annotated. Foreground IoU with sigma from 1 to 16:
 
 ======================================  ===========  ==============
 forest                                  nuclei_1135  medulla_centre

@@ -185,5 +185,12 @@ def _built(content: Mapping[str, Any]) -> Checkpoint:
     for weights in checkpoint.weights.values():
         if weights:
             check_fit(weights, network, "weights")
+            _check_finite(weights)
     check_fit(checkpoint.stem, stem, "filter statistics")
     return checkpoint
+
+
+def _check_finite(weights: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise EngineError(f"its weights {name} are not all finite numbers")

@@ -369,3 +369,13 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(make_checkpo
 def test_a_configuration_with_open_fields_is_no_network():
     with pytest.raises(AssertionError):
         build_network(ModelConfig())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, saved, tmp_path):
+    def change(content):
+        content["weights"]["average"]["head.bias"][0] = value
+
+    path = rewritten(saved, tmp_path / "model", change)
+    with pytest.raises(EngineError, match=r"head\.bias are not all finite numbers"):
+        load(path)
