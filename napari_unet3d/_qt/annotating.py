@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, Signal
 
 from . import annotation_tools, layers
 from .classes import (
+    MAX_CLASSES,
     Classes,
     classes_of,
     extended,
@@ -36,6 +37,10 @@ class Annotating(QObject):
     classes_changed = Signal(object)
     label_selected = Signal(int)
     painting = Signal()
+    reshaped = Signal()
+    """The layer has got data of another shape."""
+    unusable = Signal(str)
+    """A sentence about labels that no class can have."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -43,13 +48,20 @@ class Annotating(QObject):
         self._watch = AnnotationWatch(viewer, self)
         self._watch.changed.connect(self._on_changed)
         self._watch.painting.connect(self.painting)
+        self._watch.reshaped.connect(self.reshaped)
         self._choice: VolumeChoice | None = None
+        self._complained = 0
         self.classes: Classes = ()
 
     @property
     def layer(self) -> Labels | None:
         """The layer that is painted on."""
         return self._watch.layer
+
+    @property
+    def choice(self) -> VolumeChoice | None:
+        """The volume that the layer belongs to."""
+        return self._choice
 
     @property
     def labelled(self) -> Labelled | None:
@@ -68,6 +80,7 @@ class Annotating(QObject):
     def use(self, layer: Labels | None, choice: VolumeChoice | None) -> None:
         """Work on this layer from now on."""
         self._choice = choice
+        self._complained = 0
         if self.layer is not None:
             self.layer.events.selected_label.disconnect(self._on_label)
         self.classes = ()
@@ -114,13 +127,13 @@ class Annotating(QObject):
 
     def fill_background(self) -> None:
         """Label the rest of the slice in view as background."""
-        where = self._slice()
+        where = self.in_view()
         if where is not None and self.layer is not None:
             annotation_tools.fill_background(self.layer, where)
 
     def clear(self) -> None:
         """Erase the labels of the slice in view."""
-        where = self._slice()
+        where = self.in_view()
         if where is not None and self.layer is not None:
             annotation_tools.clear(self.layer, where)
 
@@ -155,7 +168,8 @@ class Annotating(QObject):
         slices = annotation_tools.slices_per_class(labelled, self.slices(), count)
         return list(zip(voxels, slices, strict=True))
 
-    def _slice(self) -> Slice | None:
+    def in_view(self) -> Slice | None:
+        """Return the slice in view, or say that a single one must be."""
         if self._choice is None:
             return None
         where = slice_in_view(self._viewer, self._choice)
@@ -170,6 +184,12 @@ class Annotating(QObject):
     def _name_found(self, labelled: Labelled) -> None:
         """Give a class to every label that was painted without one."""
         largest = int(labelled.labels.max(initial=0))
+        if labelled.unusable and labelled.unusable != self._complained:
+            self._complained = labelled.unusable
+            self.unusable.emit(
+                f"Label {labelled.unusable} is left out: classes are 1 to "
+                f"{MAX_CLASSES}. Paint with one of the table."
+            )
         if largest > len(self.classes):
             self.set_classes(extended(self.classes, largest))
 

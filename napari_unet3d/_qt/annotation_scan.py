@@ -31,11 +31,14 @@ class Labelled:
         Flat (C order) indices, ascending.
     labels : (n,) ndarray of uint8
         Their labels, 1 to K.
+    unusable : int
+        A label beyond those of classes, that is left out; 0 if there is none.
     """
 
     shape: tuple[int, ...]
     index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     labels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    unusable: int = 0
 
     def between(self, first: int, last: int) -> Labelled:
         """Return those with flat indices in a range."""
@@ -88,9 +91,12 @@ def scan(volume: NDArray[np.integer]) -> Iterator[Labelled | None]:
     ([5], [2])
     """
     rows = max(1, BLOCK * volume.shape[0] // max(1, volume.size))
-    indices, labels = [], []
+    indices, labels, unusable = [], [], 0
     for first in range(0, volume.shape[0], rows):
         block = np.ascontiguousarray(volume[first : first + rows]).reshape(-1)
+        largest, smallest = int(block.max(initial=0)), int(block.min(initial=0))
+        if largest > MAX_CLASSES or smallest < 0:
+            unusable = largest if largest > MAX_CLASSES else smallest
         found = np.flatnonzero((block > 0) & (block <= MAX_CLASSES))
         labels.append(block[found].astype(np.uint8))
         indices.append(found + first * (volume.size // volume.shape[0]))
@@ -100,6 +106,7 @@ def scan(volume: NDArray[np.integer]) -> Iterator[Labelled | None]:
         tuple(volume.shape),
         np.concatenate([np.empty(0, np.int64), *indices]),
         np.concatenate([np.empty(0, np.uint8), *labels]),
+        unusable,
     )
 
 

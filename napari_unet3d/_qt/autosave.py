@@ -83,6 +83,12 @@ class Autosave(QObject):
             self._try(project.set_aside)
         self._try(project.make)
 
+    def release(self, project: Project) -> None:
+        """Write everything, and then keep it from being overwritten."""
+        self.finish()
+        self._claimed.discard(project)
+        self._written = None
+
     def offer(self, project: Project) -> AnnotationFile | None:
         """Return what was kept for an image another time, if there is something."""
         return None if project in self._claimed else restorable(project)

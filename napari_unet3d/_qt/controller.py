@@ -144,9 +144,11 @@ class Controller(Reactions):
 
     def accept(self) -> None:
         """Take over the preview of the slice in view."""
-        where = self.previewing.slice_in_view()
-        prediction = self.previewing.prediction(where) if where else None
-        if where is None or prediction is None:
+        where = self.annotating.in_view()
+        if where is None:
+            return
+        prediction = self.previewing.prediction(where)
+        if prediction is None:
             show_info("There is no preview of this slice yet: train first.")
             return
         self.annotating.accept(where, prediction)

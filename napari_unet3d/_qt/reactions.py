@@ -35,6 +35,8 @@ class Reactions(Telling):
         self.annotating.classes_changed.connect(self._on_classes)
         self.annotating.label_selected.connect(self.widget.classes.select)
         self.annotating.painting.connect(self._be_courteous)
+        self.annotating.reshaped.connect(self.layer_choice.offer_annotations)
+        self.annotating.unusable.connect(show_warning)
         self.transfer.failed.connect(self._on_unreadable)
         self.autosave.due.connect(self.keep)
         self.autosave.failed.connect(show_warning)
@@ -81,10 +83,34 @@ class Reactions(Telling):
 
     def _on_layer(self) -> None:
         layer = self.widget.data.annotation()
+        self._keep_lost_annotation()
         if layer is None or layer != self.annotating.layer:
             self.annotating.use(layer, self.choice)
             self._send_labels()
         self._show_annotation()
+
+    def _keep_lost_annotation(self) -> None:
+        """Keep what was painted in a layer that cannot be used any more; offer it."""
+        lost, project = self.annotating.layer, self.project
+        if lost is None or project is None or self.choice != self.annotating.choice:
+            return
+        labelled = self.annotating.look()
+        if labelled is None or not len(labelled.index):
+            return
+        removed = lost not in self.viewer.layers
+        if not removed and tuple(lost.data.shape) == labelled.shape:
+            return
+        self.keep()
+        self.autosave.release(project)
+        kept = self.autosave.offer(project)
+        if kept is None:
+            return
+        self.widget.data.offer_restore(describe_kept(kept, project))
+        what = "removed" if removed else "given data of another shape"
+        self._warn_later(
+            f"“{lost.name}” was {what}. What was painted is kept: press Restore under "
+            "Data to have it back."
+        )
 
     def _on_annotation(self, changes: Changes, labelled: Labelled) -> None:
         number = self.transfer.number_of(self.choice)
@@ -154,7 +180,17 @@ class Reactions(Telling):
             )
         elif self.state.phase is Phase.SEGMENTING:
             self.segmenting.cancel()
-            self._warn_later(f"{sentence} The segmentation was cancelled.")
+            if self.state.training_held:
+                self.client.stop()
+            self._warn_later(
+                f"{sentence} The segmentation was cancelled"
+                + (
+                    ", the training stopped and its best model kept."
+                    if self.state.training_held
+                    else "."
+                )
+            )
+            self.set_state(training_held=False)
         self.transfer.forget(lost)
         self.refresh()
 

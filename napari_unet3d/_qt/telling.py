@@ -61,7 +61,7 @@ class Telling(Session):
             SegmentProgress: lambda _: self.segmenting.progressed(),
             SegmentDone: self._on_segmented,
             SegmentCancelled: lambda _: self.segmenting.done(),
-            Warned: lambda event: show_warning(event.message),
+            Warned: lambda event: show_warning(_sentence(event.message)),
             Failed: self._on_failed,
             WorkerDied: self._on_death,
         }
@@ -109,8 +109,7 @@ class Telling(Session):
             _logger.info("%s", event.details)
         if event.what == "segmentation":
             self.segmenting.done()
-        sentence = event.sentence
-        show_error(f"{sentence[:1].upper()}{sentence[1:]}.".replace("..", "."))
+        show_error(_sentence(event.sentence))
 
     def _on_death(self, event: WorkerDied) -> None:
         """Say what happened and start another worker, unless that is of no use."""
@@ -121,7 +120,7 @@ class Telling(Session):
         now = time.monotonic()
         recent = tuple(t for t in (*self._deaths, now) if now - t < 60)
         self._deaths = recent
-        sentence = f"{event.sentence[:1].upper()}{event.sentence[1:]}."
+        sentence = _sentence(event.sentence)
         if len(recent) >= MOST_DEATHS:
             show_error(f"{sentence} It ended {len(recent)} times within a minute.")
             return
@@ -131,3 +130,8 @@ class Telling(Session):
             + ("; press Continue to go on from the last checkpoint." if saved else ".")
         )
         self.restart()
+
+
+def _sentence(text: str) -> str:
+    """Begin with a capital and end with one full stop."""
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."

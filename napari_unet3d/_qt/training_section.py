@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QProgressBar, QSizePolicy
 
 from .elision import ElidedLabel
 from .section import Section, button, offer, wrapped
@@ -134,6 +134,10 @@ class SegmentSection(Section):
         )
         self.cancel_button = button(
             "Cancel", "End the segmentation; what is done stays", self.cancel.emit
+        )
+        # Beside a bar that takes all the room, a button must ask for its own.
+        self.cancel_button.setSizePolicy(
+            QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed
         )
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)

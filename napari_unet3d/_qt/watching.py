@@ -27,6 +27,8 @@ class AnnotationWatch(QObject):
 
     changed = Signal(object, object)
     """`Changes` since the last look, and everything `Labelled` now."""
+    reshaped = Signal()
+    """The layer has got data of another shape."""
     painting = Signal()
     """At once, for a worker that should leave the processor to the viewer."""
 
@@ -120,8 +122,9 @@ class AnnotationWatch(QObject):
 
     def _compare(self, labelled: Labelled) -> None:
         if labelled.shape != self.labelled.shape:
+            self.reshaped.emit()
             return
         changes = changes_between(self.labelled, labelled)
         self.labelled = labelled
-        if len(changes):
+        if len(changes) or labelled.unusable:
             self.changed.emit(changes, labelled)

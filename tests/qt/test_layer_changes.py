@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 
 def test_boxes_follow_the_names_of_the_layers(driver, ball):
     driver.viewer.add_image(ball[0], name="other")
@@ -51,3 +53,48 @@ def test_the_box_of_the_preview_tells_whether_it_is_seen(driver, ball):
     driver.press(driver.widget.training.train_button)
     driver.trained(driver.controller.state.step + 1)
     assert not box.isChecked()
+
+
+def test_a_removed_annotation_is_kept_and_offered(driver, ball, said):
+    driver.start(ball[1])
+    lost = driver.widget.data.annotation()
+    painted = lost.data.copy()
+    driver.viewer.layers.remove(lost)
+    driver.wait(lambda: any("“ball annotation” was removed." in s for s in said))
+    assert driver.phase == "training"
+    # Not overwritten by what is painted now.
+    driver.widget.data.new.click()
+    driver.paint(ball[1], 2)
+    driver.widget.data.restore_button.click()
+    np.testing.assert_array_equal(driver.widget.data.annotation().data, painted)
+
+
+def test_an_annotation_of_another_shape_is_put_down(driver, ball, said):
+    driver.widget.data.new.click()
+    driver.paint(ball[1], 8)
+    layer = driver.widget.data.annotation()
+    driver.wait(lambda: len(driver.controller.annotating.labelled.index) > 0)
+    layer.data = np.zeros((5, 5, 5), np.uint8)
+    driver.wait(lambda: driver.widget.data.annotation() is None, seconds=5)
+    driver.wait(lambda: any("data of another shape" in s for s in said))
+    assert driver.widget.data.offer.isVisibleTo(driver.widget)
+
+
+def test_labels_that_no_class_can_have_are_named(driver, ball, said):
+    driver.widget.data.new.click()
+    layer = driver.widget.data.annotation()
+    layer.data = np.where(ball[1] == 2, 300, 1).astype(np.int32)
+    driver.wait(lambda: any("Label 300 is left out" in s for s in said), seconds=5)
+    driver.controller.annotating.look()
+    assert sum("Label 300" in sentence for sentence in said) == 1
+
+
+def test_an_image_removed_while_segmenting_ends_the_training_too(driver, ball, said):
+    driver.start(ball[1])
+    driver.press(driver.widget.segmenting.segment_button)
+    driver.viewer.layers.clear()
+    driver.wait(lambda: driver.phase == "idle", seconds=20)
+    driver.wait(lambda: any("“ball” was removed." in s for s in said))
+    step = driver.controller.state.step
+    driver.qtbot.wait(300)
+    assert driver.controller.state.step == step

@@ -7,6 +7,7 @@ from qtpy.QtCore import QPoint, QRect
 
 from napari_unet3d._qt.classes import make_classes
 from napari_unet3d._qt.elision import ElidedComboBox, ElidedLabel
+from napari_unet3d._qt.state import Phase
 
 LONG = "a volume whose name goes on and on, aligned, cropped, denoised"
 
@@ -43,6 +44,7 @@ def test_train_and_segment_are_in_view_on_a_laptop(make_napari_viewer, qtbot, ba
         viewer.add_image(ball[0], name=LONG)
         widget.data.new.click()
         qtbot.waitUntil(lambda: widget.training.curve is not None)
+        qtbot.waitUntil(lambda: widget.controller.state.phase is Phase.IDLE)
         window = viewer.window._qt_window
         for width in (370, 200):
             window.resizeDocks([dock], [width], _horizontal())
@@ -55,6 +57,10 @@ def test_train_and_segment_are_in_view_on_a_laptop(make_napari_viewer, qtbot, ba
                 widget.preview.probability,
             ):
                 assert in_view(button, window)
+            widget.controller.set_state(phase=Phase.SEGMENTING)
+            qtbot.wait(100)
+            assert in_view(widget.segmenting.cancel_button, window)
+            widget.controller.set_state(phase=Phase.IDLE)
     finally:
         widget.controller.close()
 
