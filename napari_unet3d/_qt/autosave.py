@@ -17,6 +17,7 @@ from .layers import grid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from .annotation_scan import Labelled
     from .classes import Classes
@@ -91,7 +92,13 @@ class Autosave(QObject):
 
     def offer(self, project: Project) -> AnnotationFile | None:
         """Return what was kept for an image another time, if there is something."""
-        return None if project in self._claimed else restorable(project)
+        return None if project in self._claimed else restorable(project.annotation)
+
+    def recall(self, project: Project) -> tuple[AnnotationFile | None, Path]:
+        """Return annotation and model that were offered, though set aside since."""
+        if project in self._claimed:
+            return restorable(project.previous_annotation), project.previous_model
+        return restorable(project.annotation), project.model
 
     def finish(self) -> None:
         """Wait until everything is written."""
@@ -127,12 +134,12 @@ class Autosave(QObject):
                 )
 
 
-def restorable(project: Project) -> AnnotationFile | None:
-    """Return the annotation that was kept for an image, if there is one."""
-    if not project.annotation.exists():
+def restorable(path: Path) -> AnnotationFile | None:
+    """Return the annotation that was kept in a file, if there is one."""
+    if not path.exists():
         return None
     try:
-        content = annotation_file.load(project.annotation)
+        content = annotation_file.load(path)
     except EngineError as error:
         _logger.warning("%s", error)
         return None

@@ -126,15 +126,18 @@ class Controller(Reactions):
     def restore(self) -> None:
         """Open what was kept of this image, and the model with it."""
         choice, project = self.widget.data.choice(), self.project
-        kept = self.autosave.offer(project) if project is not None else None
-        if choice is None or project is None or kept is None:
+        if choice is None or project is None:
+            return
+        kept, model = self.autosave.recall(project)
+        self.widget.data.offer_restore(None)
+        if kept is None:
+            show_warning(f"Nothing that was kept in {project.folder} can be read.")
             return
         self.autosave.claim(project, restored=True)
-        self.widget.data.offer_restore(None)
         layer = self.annotating.add(choice, kept.classes, kept.labelled.dense())
         self.widget.data.choose_annotation(layer)
-        if project.model.exists():
-            self.load_model(str(project.model))
+        if model.exists() and not self.state.has_model and not self.state.busy:
+            self.load_model(str(model))
 
     def keep_aside(self) -> None:
         """Begin anew; what was kept of this image is put aside."""

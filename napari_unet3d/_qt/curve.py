@@ -36,6 +36,7 @@ class Curve(pg.PlotWidget):
         self._right.setMouseEnabled(x=False, y=False)
         item.showAxis("right")
         item.scene().addItem(self._right)
+        item.getAxis("right").setWidth(30)
         item.getAxis("right").linkToView(self._right)
         self._right.setXLink(item)
         self._right.setYRange(0, 1)

@@ -51,6 +51,16 @@ class Project:
         """The newest model."""
         return self.folder / "model.pt"
 
+    @property
+    def previous_annotation(self) -> Path:
+        """The annotation that was set aside last."""
+        return _aside(self.annotation)
+
+    @property
+    def previous_model(self) -> Path:
+        """The model that was set aside last."""
+        return _aside(self.model)
+
     @classmethod
     def of(cls, choice: VolumeChoice) -> Project:
         """Return the project of an image: the same one when it is opened again.
@@ -70,7 +80,11 @@ class Project:
         """Keep what there is under another name, so that nothing overwrites it."""
         for path in (self.annotation, self.model):
             if path.exists():
-                os.replace(path, path.with_stem(f"{path.stem}-previous"))
+                os.replace(path, _aside(path))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_stem(f"{path.stem}-previous")
 
 
 def _identity(choice: VolumeChoice) -> str:

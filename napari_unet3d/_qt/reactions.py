@@ -68,6 +68,8 @@ class Reactions(Telling):
         if self.choice is not None:
             self.previewing.end()
         self.choice = choice
+        # Whoever removes the image with its annotation needs no word about the latter.
+        self._late_warning = ""
         self.layer_choice.watch(choice)
         self.layer_choice.offer_annotations()
         self._on_layer()
@@ -180,17 +182,12 @@ class Reactions(Telling):
             )
         elif self.state.phase is Phase.SEGMENTING:
             self.segmenting.cancel()
+            said = "The segmentation was cancelled"
             if self.state.training_held:
                 self.client.stop()
-            self._warn_later(
-                f"{sentence} The segmentation was cancelled"
-                + (
-                    ", the training stopped and its best model kept."
-                    if self.state.training_held
-                    else "."
-                )
-            )
-            self.set_state(training_held=False)
+                self.set_state(phase=Phase.STOPPING, training_held=False)
+                said += ", the training stopped and its best model kept"
+            self._warn_later(f"{sentence} {said}.")
         self.transfer.forget(lost)
         self.refresh()
 

@@ -134,4 +134,7 @@ class Telling(Session):
 
 def _sentence(text: str) -> str:
     """Begin with a capital and end with one full stop."""
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+    # "ball: slice 3 …" begins with the name of a layer.
+    if not text.partition(" ")[0].endswith(":"):
+        text = f"{text[:1].upper()}{text[1:]}"
+    return text.rstrip(".") + "."

@@ -98,3 +98,28 @@ def test_an_image_removed_while_segmenting_ends_the_training_too(driver, ball, s
     step = driver.controller.state.step
     driver.qtbot.wait(300)
     assert driver.controller.state.step == step
+
+
+def test_what_was_offered_is_restored_even_after_painting_anew(driver, ball, said):
+    driver.widget.data.new.click()
+    driver.paint(ball[1], 8)
+    lost = driver.widget.data.annotation()
+    painted = lost.data.copy()
+    driver.viewer.layers.remove(lost)
+    driver.widget.data.new.click()
+    driver.paint(ball[1], 2)
+    driver.controller.annotating.look()
+    driver.controller.keep()
+    driver.controller.autosave.finish()
+    driver.widget.data.restore_button.click()
+    np.testing.assert_array_equal(driver.widget.data.annotation().data, painted)
+    assert not driver.widget.data.offer.isVisibleTo(driver.widget)
+
+
+def test_all_layers_removed_is_no_word_about_the_annotation(driver, ball, said):
+    driver.widget.data.new.click()
+    driver.paint(ball[1], 8)
+    driver.controller.annotating.look()
+    driver.viewer.layers.clear()
+    driver.qtbot.wait(100)
+    assert not said
