@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QTimer
 
-from .projects import Project
 from .sentences import describe_kept
 from .state import Phase
 from .telling import Telling
@@ -76,7 +75,7 @@ class Reactions(Telling):
         self.project = None
         sentence = None
         if choice is not None and problem_of(choice) is None:
-            self.project = Project.of(choice)
+            self.project = self.locks.project_of(choice)
             kept = self.autosave.offer(self.project)
             sentence = describe_kept(kept, self.project) if kept else None
         self.widget.data.offer_restore(sentence)

@@ -15,6 +15,7 @@ from .classes import make_classes
 from .connection import Connection
 from .layer_choice import LayerChoice
 from .previewing import Previewing
+from .project_locks import ProjectLocks
 from .segmenting import Segmenting
 from .sentences import why_model_does_not_fit, why_not_trainable
 from .state import Phase, State
@@ -67,6 +68,7 @@ class Session(QObject):
         self.previewing = Previewing(viewer, self.client, self.refresh, self)
         self.segmenting = Segmenting(viewer, self.client, self)
         self.autosave = Autosave(self)
+        self.locks = ProjectLocks()
         self.layer_choice = LayerChoice(viewer, widget.data, self)
         self.choice: VolumeChoice | None = None
         self._closed = False
@@ -118,6 +120,7 @@ class Session(QObject):
         self.segmenting.close()
         self.connection.close()
         self.autosave.close()
+        self.locks.close()
 
     def disconnect_sources(self) -> None:
         """Let go of the viewer."""

@@ -10,6 +10,7 @@ from napari.layers import Image, Labels
 from napari_unet3d import _reader, _sample_data, _writer
 from napari_unet3d._qt.annotation_file import is_annotation, load
 from napari_unet3d._qt.classes import classes_of, make_classes, set_classes
+from napari_unet3d._qt.project_locks import ProjectLocks
 from napari_unet3d._qt.projects import Project, projects_folder
 from napari_unet3d._qt.volumes import VolumeChoice
 from napari_unet3d.engine.errors import EngineError
@@ -90,3 +91,20 @@ def test_an_image_has_its_project(projects):
     mine.set_aside()
     assert not mine.annotation.exists()
     assert (mine.folder / "annotation-previous.npz").read_text() == "old"
+
+
+def test_an_image_in_two_viewers_has_two_projects(projects):
+    choice = VolumeChoice(Image(np.zeros((5, 6, 7)), name="a"))
+    one, two = ProjectLocks(), ProjectLocks()
+    first, second = one.project_of(choice), two.project_of(choice)
+    assert first != second
+    assert one.project_of(choice) == first
+    for project in (first, second):
+        project.make()
+    second.annotation.write_text("newest")
+    for locks in (one, two):
+        locks.close()
+    # What was written last is what is offered.
+    assert one.project_of(choice) == second
+    one.close()
+    assert not list(projects.glob(".*"))

@@ -105,7 +105,7 @@ def killed(tmp_path, projects, ball):
         try:
             worker = int(napari.stdout.readline())
             labels = np.load(painted)
-            (project,) = projects.iterdir()
+            (project,) = (p for p in projects.iterdir() if p.is_dir())
             # What was painted after Train was pressed is kept by the clock alone.
             wait(lambda: kept_of(project)[0] == np.count_nonzero(labels))
             wait(lambda: kept_of(project)[1] > 0)
