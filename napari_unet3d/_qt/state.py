@@ -32,6 +32,8 @@ class State:
     has_prediction: bool = False
     training_held: bool = False
     """Whether a training goes on after the segmentation."""
+    pause_held: bool = False
+    """Whether that training stays paused."""
     step: int = 0
     rate: float = 0.0
     """Steps a second."""

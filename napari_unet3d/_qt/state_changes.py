@@ -87,7 +87,13 @@ def after(state: State, event: Event) -> State:
 def segmenting(state: State) -> State:
     """Return the state after a segmentation was asked for."""
     held = state.phase in (Phase.TRAINING, Phase.PAUSED)
-    return replace(state, phase=Phase.SEGMENTING, training_held=held, progress=0.0)
+    return replace(
+        state,
+        phase=Phase.SEGMENTING,
+        training_held=held,
+        pause_held=state.phase is Phase.PAUSED,
+        progress=0.0,
+    )
 
 
 def _training_over(state: State) -> State:
@@ -99,7 +105,9 @@ def _training_over(state: State) -> State:
 def _segmentation_over(state: State) -> State:
     if state.phase is not Phase.SEGMENTING:
         return state
-    phase = Phase.TRAINING if state.training_held else Phase.IDLE
+    phase = Phase.IDLE
+    if state.training_held:
+        phase = Phase.PAUSED if state.pause_held else Phase.TRAINING
     return replace(state, phase=phase, training_held=False, progress=0.0)
 
 

@@ -51,6 +51,11 @@ TRAINING = State(phase=Phase.TRAINING, has_model=True)
             Phase.TRAINING,
         ),
         (
+            state_changes.segmenting(replace(TRAINING, phase=Phase.PAUSED)),
+            protocol.SegmentCancelled(1),
+            Phase.PAUSED,
+        ),
+        (
             state_changes.segmenting(State(phase=Phase.IDLE)),
             protocol.Failed("no", "segmentation"),
             Phase.IDLE,
