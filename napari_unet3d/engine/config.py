@@ -117,19 +117,19 @@ class AugmentationConfig:
         default=(True, True, True), description="Axes ZYX that may be mirrored"
     )
     contrast: float = Field(
-        default=0.1, ge=0, lt=1, description="Largest relative change of contrast"
+        default=0.3, ge=0, lt=1, description="Largest relative change of contrast"
     )
     brightness: float = Field(
-        default=0.1,
+        default=0.3,
         ge=0,
         le=5,
         description="Largest shift of grey values, in their deviations",
     )
     gamma: float = Field(
-        default=0.1, ge=0, lt=1, description="Largest bend of the grey-value curve"
+        default=0.3, ge=0, lt=1, description="Largest bend of the grey-value curve"
     )
     noise: float = Field(
-        default=0.05,
+        default=0.2,
         ge=0,
         le=5,
         description="Largest noise, in deviations of the grey values",
