@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Autosave(QObject):
-    """Keep the annotation of an image in a file; the worker keeps the model beside it.
+    """Keep the annotation of each image in a file; the worker keeps models beside it.
 
     Files are written in a thread, one after the other.
     """
@@ -42,8 +42,8 @@ class Autosave(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._writer = ThreadPoolExecutor(1, "napari-unet3d-autosave")
-        self._pending: Future[None] | None = None
-        self._written: tuple[Project, Labelled, Classes] | None = None
+        self._pending: list[Future[None]] = []
+        self._written: dict[Project, tuple[Labelled, Classes]] = {}
         self._complained = False
         self._claimed: set[Project] = set()
         self._timer = QTimer(self)
@@ -58,22 +58,21 @@ class Autosave(QObject):
         labelled: Labelled,
         classes: Classes,
     ) -> None:
-        """Write the annotation if it is not what was written last."""
+        """Write the annotation of an image if it is not what was written last."""
         if not len(labelled.index) and project not in self._claimed:
             return
         self.claim(project)
-        if self._written is not None:
-            last, before, named = self._written
+        if project in self._written:
+            before, named = self._written[project]
             if (
-                last.folder == project.folder
-                and named == classes
+                named == classes
                 and np.array_equal(before.index, labelled.index)
                 and np.array_equal(before.labels, labelled.labels)
             ):
                 return
-        self._written = (project, labelled, classes)
+        self._written[project] = (labelled, classes)
         content = AnnotationFile(labelled, classes, plain_grid(choice))
-        self._pending = self._writer.submit(_write, project, content)
+        self._pending.append(self._writer.submit(_write, project, content))
 
     def claim(self, project: Project, restored: bool = False) -> None:
         """Write into a project from now on; what it held of another time is kept."""
@@ -88,7 +87,7 @@ class Autosave(QObject):
         """Write everything, and then keep it from being overwritten."""
         self.finish()
         self._claimed.discard(project)
-        self._written = None
+        self._written.pop(project, None)
 
     def offer(self, project: Project) -> AnnotationFile | None:
         """Return what was kept for an image another time, if there is something."""
@@ -102,9 +101,9 @@ class Autosave(QObject):
 
     def finish(self) -> None:
         """Wait until everything is written."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self._complain(pending)
+        pending, self._pending = self._pending, []
+        for each in pending:
+            self._try(each.result)
 
     def close(self) -> None:
         """Write what is left and end the thread."""
@@ -113,18 +112,15 @@ class Autosave(QObject):
         self._writer.shutdown(wait=True)
 
     def _on_time(self) -> None:
-        if self._pending is not None and self._pending.done():
+        if all(each.done() for each in self._pending):
             self.finish()
         self.due.emit()
-
-    def _complain(self, pending: Future[None]) -> None:
-        self._try(pending.result)
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
             action()
         except (EngineError, OSError) as error:
-            self._written = None
+            self._written.clear()
             _logger.warning("autosave failed: %s", error)
             if not self._complained:
                 self._complained = True

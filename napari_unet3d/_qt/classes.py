@@ -91,13 +91,13 @@ def extended(classes: Classes, count: int) -> Classes:
     return make_classes(names, [c.color for c in classes])
 
 
-def classes_of(layer: Labels) -> Classes:
-    """Read the classes that a layer was given, or make up those that it shows."""
+def classes_of(layer: Labels, otherwise: Classes = DEFAULT_CLASSES) -> Classes:
+    """Read the classes that a layer was given; one without has others."""
     kept = layer.metadata.get(METADATA, {})
     names, colors = kept.get("class_names"), kept.get("class_colors", ())
     if names:
         return make_classes([str(n) for n in names], [str(c) for c in colors])
-    return DEFAULT_CLASSES
+    return otherwise or DEFAULT_CLASSES
 
 
 def set_classes(layer: Labels, classes: Classes, hide_background: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QFileDialog
@@ -11,8 +12,12 @@ from . import shortcuts, state_changes
 from .classes import DEFAULT_CLASSES
 from .reactions import Reactions
 from .sentences import doubt_about_model, why_model_does_not_fit
+from .session import SEGMENTATION, TRAINING
 from .state import Phase
 from .volumes import problem_of
+
+if TYPE_CHECKING:
+    from .classes import Classes
 
 
 class Controller(Reactions):
@@ -32,8 +37,9 @@ class Controller(Reactions):
         widget.data.new_annotation.connect(self.new_annotation)
         widget.data.restore.connect(self.restore)
         widget.data.keep_aside.connect(self.keep_aside)
-        widget.classes.edited.connect(self.annotating.set_classes)
-        widget.classes.removed.connect(self.annotating.remove_class)
+        widget.data.others.ticked.connect(self.tick)
+        widget.classes.edited.connect(self.edit_classes)
+        widget.classes.removed.connect(self.remove_class)
         widget.classes.selected.connect(self.annotating.select)
         widget.annotate.next_slice.connect(self.annotating.go_on)
         widget.annotate.fill.connect(self.annotating.fill_background)
@@ -63,10 +69,10 @@ class Controller(Reactions):
     def train(self) -> None:
         """Train on what is painted, or train the present model on."""
         choice = self.widget.data.choice()
-        labelled = self.annotating.look()
+        self.learning.look()
         self.refresh()
         why_not = self.state.why_not_train or self.widget.advanced.problem()
-        if why_not or choice is None or labelled is None:
+        if why_not or choice is None:
             show_warning(why_not or "There is nothing to train on.")
             return
         self.keep()
@@ -75,7 +81,9 @@ class Controller(Reactions):
             self.widget.training.plot("clear_points")
             self.set_state(step=0, loss=None, held_out_iou=None)
         self.set_state(phase=Phase.TRAINING, rate=0.0, time_left=None)
-        self.transfer.open(choice, partial(self.train_on, choice))
+        others = self.learning.learned_from(choice)
+        learned = [choice, *(v.choice for v in others if not v.choice.same_as(choice))]
+        self.transfer.open(TRAINING, learned, partial(self.train_on, choice, learned))
 
     def pause(self) -> None:
         """Hold the training, or let it go on."""
@@ -85,6 +93,10 @@ class Controller(Reactions):
     def stop(self) -> None:
         """End the training and keep the best model."""
         self.keep()
+        if self.transfer.cancel(TRAINING):
+            self.state = state_changes.training_over(self.state)
+            self.refresh()
+            return
         self.client.stop()
         if self.state.phase in (Phase.TRAINING, Phase.PAUSED):
             self.set_state(phase=Phase.STOPPING)
@@ -105,7 +117,9 @@ class Controller(Reactions):
             show_warning(doubt)
         self.state = state_changes.segmenting(self.state)
         self.refresh()
-        self.transfer.open(choice, partial(self.segment_now, choice, path))
+        self.transfer.open(
+            SEGMENTATION, [choice], partial(self.segment_now, choice, path)
+        )
 
     def choose_file(self) -> None:
         """Segment into a file that the person chooses."""
@@ -119,9 +133,22 @@ class Controller(Reactions):
         """Add an annotation layer and work on it."""
         choice = self.widget.data.choice()
         if choice is not None and problem_of(choice) is None:
-            classes = self.annotating.classes or DEFAULT_CLASSES
-            layer = self.annotating.add(choice, classes)
+            known = self.learning.classes(choice) or self.model_classes()
+            layer = self.annotating.add(choice, known or DEFAULT_CLASSES)
             self.widget.data.choose_annotation(layer)
+
+    def tick(self, number: int, ticked: bool) -> None:
+        """Learn from another annotated image too, or do not."""
+        self.learning.tick(number, ticked)
+        self.refresh()
+
+    def edit_classes(self, classes: Classes) -> None:
+        """Take over names and colours."""
+        self.learning.set_classes(self.choice, classes)
+
+    def remove_class(self, label: int) -> None:
+        """Erase a class; those behind it move up."""
+        self.learning.remove_class(self.choice, label)
 
     def restore(self) -> None:
         """Open what was kept of this image, and the model with it."""

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from .elision import ElidedComboBox
+from .other_volumes import OtherVolumes
 from .section import Section, button, wrapped
 from .volumes import VolumeChoice, possible_axes, spatial_shape, time_points
 
@@ -59,6 +60,7 @@ class DataSection(Section):
             "Add an empty layer on the grid of the image, ready to paint",
             self.new_annotation.emit,
         )
+        self.others = OtherVolumes()
         self.problem = wrapped()
         self.problem.hide()
         self._axes_label, self._time_label = QLabel("Axes"), QLabel("Time")
@@ -76,6 +78,7 @@ class DataSection(Section):
         grid.setColumnStretch(1, 1)
         self.rows.addLayout(grid)
         self.rows.addWidget(self.new)
+        self.rows.addWidget(self.others)
         self.rows.addWidget(self.problem)
         self.rows.addWidget(self._make_offer())
         self.images.currentIndexChanged.connect(self._on_image)
@@ -101,18 +104,19 @@ class DataSection(Section):
     def set_images(self, layers: Sequence[Image], preferred: Image | None) -> None:
         """Offer layers; the chosen one stays chosen while it is there."""
         before = self.choice()
-        if _fill(self.images, layers, preferred):
+        chosen = preferred or (layers[-1] if layers else None)
+        if before is not None and before.layer in layers:
+            chosen = before.layer
+        if _fill(self.images, layers, chosen):
             self._on_image()
         elif before is not None:
             self._offer_channels(before.layer, before.others)
             if before.others != (self.choice() or before).others:
                 self.changed.emit()
 
-    def set_annotations(
-        self, layers: Sequence[Labels], preferred: Labels | None
-    ) -> None:
+    def set_annotations(self, layers: Sequence[Labels], chosen: Labels | None) -> None:
         """Offer layers that fit the image."""
-        if _fill(self.annotations, layers, preferred):
+        if _fill(self.annotations, layers, chosen):
             self.annotation_changed.emit()
 
     def choose_annotation(self, layer: Labels) -> None:
@@ -201,17 +205,14 @@ def _index_of(combo: QComboBox, layer: Any) -> int:
     return next(found, -1)
 
 
-def _fill(combo: QComboBox, layers: Sequence[Any], preferred: Any) -> bool:
+def _fill(combo: QComboBox, layers: Sequence[Any], chosen: Any) -> bool:
     """Offer layers and tell whether another one is chosen now."""
     before = combo.currentData()
     combo.blockSignals(True)
     combo.clear()
     for layer in layers:
         combo.addItem(layer.name, layer)
-    kept = before if before in layers else preferred
-    if kept is None and layers:
-        kept = layers[-1]
-    combo.setCurrentIndex(_index_of(combo, kept) if kept is not None else -1)
+    combo.setCurrentIndex(_index_of(combo, chosen) if chosen is not None else -1)
     combo.blockSignals(False)
     after = combo.currentData()
     return bool(before != after)

@@ -14,8 +14,10 @@ from .volumes import problem_of
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
+    from napari.utils.events import Event
 
     from .data_section import DataSection
+    from .learning import Learning
     from .volumes import VolumeChoice
 
 
@@ -26,12 +28,17 @@ class LayerChoice(QObject):
     """A `VolumeChoice` that cannot be used any more, and a sentence why."""
 
     def __init__(
-        self, viewer: ViewerModel, section: DataSection, parent: QObject | None = None
+        self,
+        viewer: ViewerModel,
+        section: DataSection,
+        learning: Learning,
+        parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._section = section
-        self._watched: VolumeChoice | None = None
+        self._learning = learning
+        self._watched: tuple[VolumeChoice, ...] = ()
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._on_layers)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -39,7 +46,7 @@ class LayerChoice(QObject):
     def start(self) -> None:
         """Offer what is there."""
         self._on_layers()
-        self.watch(self._section.choice())
+        self.watch()
 
     def close(self) -> None:
         """Let go of the viewer."""
@@ -47,17 +54,17 @@ class LayerChoice(QObject):
         for event in (events.inserted, events.removed):
             event.disconnect(self._on_layers)
         events.renamed.disconnect(self._on_renamed)
-        self.watch(None)
+        self._watch(())
 
-    def watch(self, choice: VolumeChoice | None) -> None:
-        """Watch this image from now on."""
-        if self._watched is not None:
-            for layer in (self._watched.layer, *self._watched.others):
-                layer.events.data.disconnect(self._on_data)
-        self._watched = choice
-        if choice is not None:
-            for layer in (choice.layer, *choice.others):
-                layer.events.data.connect(self._on_data)
+    def watch(self) -> None:
+        """Watch the chosen image and all annotated ones from now on."""
+        chosen = self._section.choice()
+        self._watch(
+            (
+                *((chosen,) if chosen is not None else ()),
+                *(volume.choice for volume in self._learning.volumes),
+            )
+        )
 
     def offer_annotations(self) -> None:
         """Offer the layers that can hold the annotation of the chosen image."""
@@ -69,32 +76,74 @@ class LayerChoice(QObject):
                 for layer in self._viewer.layers
                 if isinstance(layer, Labels) and is_annotation_for(layer, choice)
             ]
-        own = [layer for layer in fitting if METADATA in layer.metadata]
-        preferred = (own or fitting or [None])[-1]
-        self._section.set_annotations(fitting, preferred)
+        chosen = self._annotation_of(choice, fitting) if choice is not None else None
+        self._section.set_annotations(fitting, chosen)
+
+    def reconsider(self) -> None:
+        """See which annotations still fit their images."""
+        self._learning.drop_missing()
+        self.offer_annotations()
+
+    def _annotation_of(
+        self, choice: VolumeChoice, fitting: list[Labels]
+    ) -> Labels | None:
+        """Return the layer that holds the annotation of a volume, as far as known."""
+        remembered = self._learning.of(choice)
+        if remembered is not None and remembered.layer in fitting:
+            return remembered.layer
+        taken = [volume.layer for volume in self._learning.volumes]
+        images = {layer.name for layer in self._viewer.layers if _is_image(layer)}
+        free = [
+            layer
+            for layer in fitting
+            if layer not in taken and not _is_of_another(layer, choice, images)
+        ]
+        own = [layer for layer in free if METADATA in layer.metadata]
+        found: Labels | None = (own or free or [None])[-1]
+        return found
+
+    def _watch(self, choices: tuple[VolumeChoice, ...]) -> None:
+        for layer in _layers_of(self._watched):
+            layer.events.data.disconnect(self._on_data)
+        self._watched = choices
+        for layer in _layers_of(choices):
+            layer.events.data.connect(self._on_data)
 
     def _on_layers(self, event: object = None) -> None:
-        lost = self._watched
         layers = list(self._viewer.layers)
-        gone = lost is not None and any(
-            layer not in layers for layer in (lost.layer, *lost.others)
-        )
+        lost = [
+            choice
+            for choice in self._watched
+            if any(layer not in layers for layer in (choice.layer, *choice.others))
+        ]
+        self._learning.drop_missing()
         self._section.set_images(
             [layer for layer in layers if _is_image(layer)], self._preferred()
         )
         self.offer_annotations()
-        if gone and lost is not None:
-            self.image_lost.emit(lost, f"“{lost.layer.name}” was removed.")
+        self.watch()
+        self._tell(lost, "“{}” was removed.")
 
     def _on_renamed(self, event: object = None) -> None:
         self._section.show_names()
 
-    def _on_data(self, event: object = None) -> None:
-        lost = self._watched
-        if lost is not None:
-            name = lost.layer.name
-            self.image_lost.emit(lost, f"The data of “{name}” were replaced.")
-            self.offer_annotations()
+    def _on_data(self, event: Event) -> None:
+        self._learning.drop_missing()
+        lost = [
+            choice
+            for choice in self._watched
+            if event.source in (choice.layer, *choice.others)
+        ]
+        self._tell(lost, "The data of “{}” were replaced.")
+        self.offer_annotations()
+
+    def _tell(self, lost: list[VolumeChoice], sentence: str) -> None:
+        told: list[VolumeChoice] = []
+        for choice in lost:
+            # A chosen image is watched twice where it is annotated too.
+            if not any(choice.same_as(each) for each in told):
+                self.image_lost.emit(choice, sentence.format(choice.layer.name))
+                told.append(choice)
 
     def _preferred(self) -> Layer | None:
         active = self._viewer.layers.selection.active
@@ -104,3 +153,20 @@ class LayerChoice(QObject):
 def _is_image(layer: Layer) -> bool:
     """Whether a layer is an image that the plugin has not made itself."""
     return isinstance(layer, Image) and "kind" not in layer.metadata.get(METADATA, {})
+
+
+def _is_of_another(layer: Labels, choice: VolumeChoice, images: set[str]) -> bool:
+    """Whether a layer was made for another image of the viewer, or another time."""
+    made_for = layer.metadata.get(METADATA, {})
+    name = made_for.get("image", choice.layer.name)
+    if name != choice.layer.name:
+        return name in images
+    return bool(made_for.get("time", choice.time) != choice.time)
+
+
+def _layers_of(choices: tuple[VolumeChoice, ...]) -> list[Image]:
+    """List the layers of volumes, each once."""
+    layers: list[Image] = []
+    for choice in choices:
+        layers += [e for e in (choice.layer, *choice.others) if e not in layers]
+    return layers

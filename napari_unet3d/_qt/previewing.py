@@ -71,6 +71,10 @@ class Previewing(QObject):
         self._choice, self._number, self._classes = choice, number, classes
         self.follow()
 
+    def is_of(self, choice: VolumeChoice) -> bool:
+        """Whether this is the image that is previewed."""
+        return self._choice is not None and self._choice.layer == choice.layer
+
     def end(self) -> None:
         """Preview nothing any more; what is shown stays."""
         self._generation = -1

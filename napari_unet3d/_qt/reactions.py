@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QTimer
 
+from . import state_changes
 from .sentences import describe_kept
+from .session import PREVIEW, SEGMENTATION, TRAINING
 from .state import Phase
 from .telling import Telling
 from .volumes import problem_of
 
 if TYPE_CHECKING:
-    from .annotation_scan import Changes, Labelled
-    from .classes import Classes
+    from .annotated_volume import AnnotatedVolume
+    from .annotation_scan import Changes
     from .volumes import VolumeChoice
 
 COURTESY_SECONDS = 0.3
@@ -30,12 +32,13 @@ class Reactions(Telling):
     def connect_sources(self) -> None:
         """Listen to everything that tells something."""
         self.connection.received.connect(self.receive)
-        self.annotating.changed.connect(self._on_annotation)
-        self.annotating.classes_changed.connect(self._on_classes)
         self.annotating.label_selected.connect(self.widget.classes.select)
-        self.annotating.painting.connect(self._be_courteous)
-        self.annotating.reshaped.connect(self.layer_choice.offer_annotations)
-        self.annotating.unusable.connect(show_warning)
+        self.learning.changed.connect(self._on_annotation)
+        self.learning.classes_changed.connect(self._on_classes)
+        self.learning.painting.connect(self._be_courteous)
+        self.learning.dropped.connect(self._on_dropped)
+        self.learning.reshaped.connect(self.layer_choice.reconsider)
+        self.learning.unusable.connect(show_warning)
         self.transfer.failed.connect(self._on_unreadable)
         self.autosave.due.connect(self.keep)
         self.autosave.failed.connect(show_warning)
@@ -69,13 +72,13 @@ class Reactions(Telling):
         self.choice = choice
         # Whoever removes the image with its annotation needs no word about the latter.
         self._late_warning = ""
-        self.layer_choice.watch(choice)
         self.layer_choice.offer_annotations()
         self._on_layer()
         self.project = None
         sentence = None
         if choice is not None and problem_of(choice) is None:
-            self.project = self.locks.project_of(choice)
+            held = self.learning.of(choice)
+            self.project = held.project if held else self.locks.project_of(choice)
             kept = self.autosave.offer(self.project)
             sentence = describe_kept(kept, self.project) if kept else None
         self.widget.data.offer_restore(sentence)
@@ -84,60 +87,71 @@ class Reactions(Telling):
 
     def _on_layer(self) -> None:
         layer = self.widget.data.annotation()
-        self._keep_lost_annotation()
-        if layer is None or layer != self.annotating.layer:
-            self.annotating.use(layer, self.choice)
-            self._send_labels()
-        self._show_annotation()
+        if self.choice is None or layer is None:
+            self.annotating.use(None)
+        else:
+            before = self.learning.of(self.choice)
+            volume = self.learning.hold(self.choice, layer)
+            self.annotating.use(volume)
+            number = self.transfer.number_of(self.choice)
+            if volume is not before and number is not None:
+                self.send_labels(self.choice, number)
+        self.layer_choice.watch()
+        self._show_classes()
 
-    def _keep_lost_annotation(self) -> None:
-        """Keep what was painted in a layer that cannot be used any more; offer it."""
-        lost, project = self.annotating.layer, self.project
-        if lost is None or project is None or self.choice != self.annotating.choice:
-            return
-        labelled = self.annotating.look()
-        if labelled is None or not len(labelled.index):
-            return
-        removed = lost not in self.viewer.layers
-        if not removed and tuple(lost.data.shape) == labelled.shape:
-            return
-        self.keep()
-        self.autosave.release(project)
-        kept = self.autosave.offer(project)
-        if kept is None:
-            return
-        self.widget.data.offer_restore(describe_kept(kept, project))
-        what = "removed" if removed else "given data of another shape"
-        self._warn_later(
-            f"“{lost.name}” was {what}. What was painted is kept: press Restore under "
-            "Data to have it back."
-        )
-
-    def _on_annotation(self, changes: Changes, labelled: Labelled) -> None:
-        number = self.transfer.number_of(self.choice)
+    def _on_annotation(self, volume: AnnotatedVolume, changes: Changes) -> None:
+        number = self.transfer.number_of(volume.choice)
         if number is not None:
             self.client.update_annotation(number, changes.index, changes.labels)
         self._show_annotation()
 
-    def _on_classes(self, classes: Classes) -> None:
-        layer = self.annotating.layer
+    def _on_dropped(self, volume: AnnotatedVolume) -> None:
+        """Learn no more from an annotation that is gone."""
+        if volume.layer == self.annotating.layer:
+            self.annotating.use(None)
+            self._show_classes()
+        number = self.transfer.number_of(volume.choice)
+        if number is not None:
+            self.client.replace_annotation(number, (), ())
+        self._keep_lost_annotation(volume)
+        self.refresh()
+
+    def _keep_lost_annotation(self, lost: AnnotatedVolume) -> None:
+        """Keep what was painted in a layer that cannot be used any more; offer it."""
+        self.autosave.save(lost.project, lost.choice, lost.labelled, lost.classes)
+        removed = lost.layer not in self.viewer.layers
+        reshaped = tuple(lost.layer.data.shape) != lost.labelled.shape
+        if not len(lost.labelled.index) or not (removed or reshaped):
+            return
+        self.autosave.release(lost.project)
+        kept = self.autosave.offer(lost.project)
+        if kept is None or lost.choice.layer not in self.viewer.layers:
+            return
+        where = f"Choose “{lost.choice.layer.name}” and press Restore under Data"
+        if lost.choice.same_as(self.choice):
+            self.widget.data.offer_restore(describe_kept(kept, lost.project))
+            where = "Press Restore under Data"
+        what = "removed" if removed else "given data of another shape"
+        self._warn_later(
+            f"“{lost.layer.name}” was {what}. What was painted is kept. {where} to "
+            "have it back."
+        )
+
+    def _on_classes(self, volume: AnnotatedVolume) -> None:
+        if volume.layer == self.annotating.layer:
+            self._show_classes()
+
+    def _show_classes(self) -> None:
+        layer, classes = self.annotating.layer, self.annotating.classes
         selected = None if layer is None else int(layer.selected_label)
         self.widget.classes.show_classes(classes, selected)
-        self.widget.preview.show_classes(classes)
+        self.widget.preview.show_classes(self.learning.classes(self.choice))
         self._show_annotation()
 
     def _show_annotation(self) -> None:
         self.widget.classes.show_counts(self.annotating.counts())
         self.widget.annotate.show_slices(self.annotating.slices())
         self.refresh()
-
-    def _send_labels(self) -> None:
-        number, labelled = (
-            self.transfer.number_of(self.choice),
-            self.annotating.labelled,
-        )
-        if number is not None and labelled is not None:
-            self.client.replace_annotation(number, labelled.index, labelled.labels)
 
     def _on_view(self, event: object = None) -> None:
         self.previewing.follow()
@@ -165,30 +179,57 @@ class Reactions(Telling):
             section.uncertainty.isChecked(),
         )
 
-    def _on_unreadable(self, sentence: str) -> None:
-        self.set_state(phase=Phase.IDLE)
+    def _on_unreadable(self, what: str, sentence: str) -> None:
+        self._not_begun(what)
         show_error(sentence)
+
+    def _not_begun(self, what: str) -> None:
+        """Do without something that waited for a volume in vain."""
+        if what == TRAINING:
+            self.state = state_changes.training_over(self.state)
+        elif what == SEGMENTATION:
+            self.state = state_changes.segmentation_over(self.state)
+        self.refresh()
 
     def _on_image_lost(self, lost: VolumeChoice, sentence: str) -> None:
         """Deal with an image whose layer was removed or whose data were replaced."""
-        self.previewing.end()
-        self.transfer.cancel()
-        if self.state.phase in (Phase.TRAINING, Phase.PAUSED):
-            self.client.stop()
-            self.set_state(phase=Phase.STOPPING)
-            self._warn_later(
-                f"{sentence} The training was stopped and its best model kept."
+        number = self.transfer.number_of(lost)
+        if self.previewing.is_of(lost):
+            self.previewing.end()
+        said, stopped = [], False
+        if self.state.is_training and number in self.trained:
+            stopped = not self._train_without(number)
+            said.append(
+                "The training was stopped and its best model kept."
+                if stopped
+                else "The training goes on without it."
             )
-        elif self.state.phase is Phase.SEGMENTING:
+        cancelled = self.state.phase is Phase.SEGMENTING and self.segmenting.is_of(lost)
+        if cancelled:
             self.segmenting.cancel()
-            said = "The segmentation was cancelled"
-            if self.state.training_held:
-                self.client.stop()
-                self.set_state(phase=Phase.STOPPING, training_held=False)
-                said += ", the training stopped and its best model kept"
-            self._warn_later(f"{sentence} {said}.")
-        self.transfer.forget(lost)
+            said.append("The segmentation was cancelled.")
+        if stopped and (cancelled or self.state.phase is not Phase.SEGMENTING):
+            self.set_state(phase=Phase.STOPPING, training_held=False)
+        for what in self.transfer.forget(lost):
+            self._not_begun(what)
+            if what != PREVIEW:
+                said.append(f"The {what} was not begun.")
+        if said:
+            self._warn_later(" ".join([sentence, *said]))
         self.refresh()
+
+    def _train_without(self, number: int) -> bool:
+        """Learn from a volume no more; stop where nothing labelled is left."""
+        self.trained.remove(number)
+        self.client.replace_annotation(number, (), ())
+        goes_on = any(
+            self.transfer.number_of(volume.choice) in self.trained
+            and len(volume.labelled.index)
+            for volume in self.learning.volumes
+        )
+        if not goes_on:
+            self.client.stop()
+        return goes_on
 
     def _warn_later(self, sentence: str) -> None:
         """Warn unless all this happens because the viewer is being closed."""

@@ -85,6 +85,10 @@ class Segmenting(QObject):
             begin_at=where.position if where is not None and where.axis == 0 else 0,
         )
 
+    def is_of(self, choice: VolumeChoice) -> bool:
+        """Whether this is the image that is, or was last, segmented."""
+        return self._choice is not None and self._choice.layer == choice.layer
+
     def cancel(self) -> None:
         """End the segmentation; what is done stays."""
         self._client.cancel_segmentation(self.generation)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_unet3d.worker.protocol import ModelSummary
 
     from .annotation_file import AnnotationFile
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from .classes import Classes
     from .projects import Project
     from .volumes import VolumeChoice
+
+    Spacing = tuple[float, float, float]
 
 NO_MODEL = "No model yet: Train makes one, Load opens one."
 SPACING_TOLERANCE = 0.2
@@ -62,26 +66,60 @@ def doubt_about_model(
     summary: ModelSummary | None, choice: VolumeChoice | None
 ) -> str | None:
     """Say what about a model may make it segment an image badly."""
-    if summary is None or choice is None:
+    if summary is None or choice is None or _alike(choice.spacing, summary.spacing):
         return None
-    ratio = np.array(choice.spacing) / np.array(summary.spacing)
-    if (np.abs(np.log(ratio)) <= np.log1p(SPACING_TOLERANCE)).all():
-        return None
-    here = " × ".join(f"{s:.3g}" for s in choice.spacing)
-    there = " × ".join(f"{s:.3g}" for s in summary.spacing)
     return (
-        f"The voxels of “{choice.layer.name}” are {here} and those the model was "
-        f"trained on {there}: correct the scale of the layer, or train on this image."
+        f"The voxels of “{choice.layer.name}” are {_size(choice.spacing)} and those "
+        f"the model was trained on {_size(summary.spacing)}: correct the scale of the "
+        "layer, or train on this image."
     )
 
 
-def why_not_trainable(
-    labelled: Labelled | None, classes: Classes, summary: ModelSummary | None
+def doubt_about_spacing(other: VolumeChoice, choice: VolumeChoice | None) -> str | None:
+    """Say what about another image may make learning from both go badly."""
+    if choice is None or _alike(other.spacing, choice.spacing):
+        return None
+    return (
+        f"The voxels of “{other.layer.name}” are {_size(other.spacing)} and those of "
+        f"“{choice.layer.name}” {_size(choice.spacing)}: correct the scale of a layer "
+        "if it is wrong."
+    )
+
+
+def why_not_together(
+    other: VolumeChoice, named: Classes, choice: VolumeChoice, classes: Classes
 ) -> str | None:
-    """Say what an annotation still lacks; `None` if it can be trained on."""
-    if labelled is None:
+    """Say why two images cannot be learned from together; `None` if they can.
+
+    Parameters
+    ----------
+    other, named : VolumeChoice, Classes
+        The one image and the classes of its annotation.
+    choice, classes : VolumeChoice, Classes
+        The other.
+    """
+    name = other.layer.name
+    if other.n_channels != choice.n_channels:
+        return (
+            f"“{name}” has {other.n_channels} channel(s) and “{choice.layer.name}” "
+            f"{choice.n_channels}: choose the same number under Data."
+        )
+    for label, (there, here) in enumerate(zip(named, classes, strict=False), start=1):
+        if there.name != here.name:
+            return (
+                f"Class {label} is “{there.name}” in “{name}” and “{here.name}” here: "
+                "give it the same name."
+            )
+    return None
+
+
+def why_not_trainable(
+    looks: Sequence[Labelled], classes: Classes, summary: ModelSummary | None
+) -> str | None:
+    """Say what annotations still lack; `None` if they can be trained on."""
+    if not looks:
         return "There is no annotation: press New annotation layer and paint."
-    found = np.flatnonzero(labelled.counts)
+    found = np.flatnonzero(sum(labelled.counts for labelled in looks))
     if not len(found):
         return "Nothing is labelled yet: paint a slice, the background too."
     if len(found) < 2:
@@ -103,3 +141,12 @@ def describe_kept(kept: AnnotationFile, project: Project) -> str:
         f"Of {when:%d %b %Y, %H:%M}, an annotation of {len(kept.labelled.index):,} "
         f"voxels{model} of this image was kept."
     )
+
+
+def _alike(one: Spacing, other: Spacing) -> bool:
+    ratio = np.array(one) / np.array(other)
+    return bool((np.abs(np.log(ratio)) <= np.log1p(SPACING_TOLERANCE)).all())
+
+
+def _size(spacing: Spacing) -> str:
+    return " × ".join(f"{s:.3g}" for s in spacing)

@@ -10,10 +10,12 @@ from qtpy.QtCore import QObject
 
 from . import shortcuts, state_changes
 from .annotating import Annotating
+from .annotation_scan import Labelled
 from .autosave import Autosave
 from .classes import make_classes
 from .connection import Connection
 from .layer_choice import LayerChoice
+from .learning import Learning
 from .previewing import Previewing
 from .project_locks import ProjectLocks
 from .segmenting import Segmenting
@@ -23,6 +25,8 @@ from .volume_transfer import VolumeTransfer
 from .volumes import problem_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.components import ViewerModel
 
     from napari_unet3d.worker.protocol import ModelSummary
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from .projects import Project
     from .volumes import VolumeChoice
     from .widget import AnnotateAndTrain
+
+TRAINING, SEGMENTATION, PREVIEW = "training", "segmentation", "preview"
+"""What the worker needs volumes for."""
 
 
 class Session(QObject):
@@ -59,17 +66,22 @@ class Session(QObject):
         self.state = State()
         self.summary: ModelSummary | None = None
         self.project: Project | None = None
+        self.model_file: Path | None = None
+        """Where the model of the last training is kept."""
+        self.trained: set[int] = set()
+        """Numbers of the volumes that the training under way learns from."""
         self.saving = ""
         self.pace = state_changes.Pace()
         self.connection = Connection(client, self)
         self.client = self.connection.client
         self.annotating = Annotating(viewer, self)
+        self.locks = ProjectLocks()
+        self.learning = Learning(viewer, self.locks.project_of, self)
         self.transfer = VolumeTransfer(self.client, self)
         self.previewing = Previewing(viewer, self.client, self.refresh, self)
         self.segmenting = Segmenting(viewer, self.client, self)
         self.autosave = Autosave(self)
-        self.locks = ProjectLocks()
-        self.layer_choice = LayerChoice(viewer, widget.data, self)
+        self.layer_choice = LayerChoice(viewer, widget.data, self.learning, self)
         self.choice: VolumeChoice | None = None
         self._closed = False
 
@@ -83,38 +95,38 @@ class Session(QObject):
         if self._closed:
             return
         where = self.previewing.slice_in_view()
-        labelled = self.annotating.labelled
         self.state = replace(
             self.state,
             problem=problem_of(self.choice),
             annotation_problem=why_not_trainable(
-                labelled, self.annotating.classes, self.summary
+                [v.labelled for v in self.learning.learned_from(self.choice)],
+                self.learning.classes(self.choice),
+                self.summary,
             ),
-            has_annotation=labelled is not None,
+            has_annotation=self.annotating.labelled is not None,
+            others=self.learning.others(self.choice),
             has_prediction=where is not None
             and self.previewing.prediction(where) is not None,
         )
         self.widget.show_state(self.state)
 
     def keep(self) -> None:
-        """Write the annotation to the image's project, now."""
-        labelled = self.annotating.labelled
-        if self.choice is not None and self.project and labelled is not None:
-            self.autosave.save(
-                self.project, self.choice, labelled, self.annotating.classes
-            )
+        """Write every annotation to its image's project, now."""
+        for each in self.learning.volumes:
+            self.autosave.save(each.project, each.choice, each.labelled, each.classes)
 
     def close(self) -> None:
         """Keep everything and end the worker; may be called twice."""
         if self._closed:
             return
-        self.annotating.look()
+        self.learning.look()
         self.keep()
         self._closed = True
         shortcuts.unbind(self.viewer, shortcuts.ALL)
         self.disconnect_sources()
         self.layer_choice.close()
         self.annotating.close()
+        self.learning.close()
         self.transfer.close()
         self.previewing.close()
         self.segmenting.close()
@@ -129,39 +141,57 @@ class Session(QObject):
         """Start a worker again; it knows the volumes and what is painted."""
         self.set_state(phase=Phase.STARTING, device="starting the worker …")
         self.client.restart()
-        if self.project is not None and self.project.model.exists():
-            self.client.load_model(self.project.model)
+        if self.kept_model is not None:
+            self.client.load_model(self.kept_model)
 
-    def train_on(self, choice: VolumeChoice, number: int) -> None:
-        """Train on a volume that the worker knows."""
-        labelled = self.annotating.labelled
-        if self.state.phase is not Phase.TRAINING or labelled is None:
-            return
-        classes = self.annotating.classes
-        save_to = None
+    @property
+    def kept_model(self) -> Path | None:
+        """The file of the newest model, if there is one."""
+        files = (self.model_file, self.project.model if self.project else None)
+        return next((file for file in files if file and file.exists()), None)
+
+    def train_on(
+        self, choice: VolumeChoice, learned: list[VolumeChoice], numbers: list[int]
+    ) -> None:
+        """Train on volumes that the worker knows.
+
+        The chosen one is among them even before anything is painted in it, so that what
+        is painted later is learned from.
+        """
+        classes = self.learning.classes(choice)
+        self.model_file = None
         if self.project is not None:
             self.autosave.claim(self.project)
-            save_to = self.project.model
-        self.client.replace_annotation(number, labelled.index, labelled.labels)
+            self.model_file = self.project.model
+        for each, number in zip(learned, numbers, strict=True):
+            self.send_labels(each, number)
+        self.trained = set(numbers)
         self.client.train(
-            [number],
+            numbers,
             self.widget.advanced.values("model"),
             self.widget.advanced.values("training"),
             class_names=[each.name for each in classes],
             class_colors=[each.color for each in classes],
-            save_to=save_to,
+            save_to=self.model_file,
             proceed=self.state.has_model,
         )
-        self.previewing.begin(choice, number, classes)
-        self.previewing.take_up()
+        if choice.same_as(self.choice):
+            self.previewing.begin(choice, numbers[0], classes)
+            self.previewing.take_up()
 
-    def segment_now(self, choice: VolumeChoice, path: str, number: int) -> None:
+    def send_labels(self, choice: VolumeChoice, number: int) -> None:
+        """Tell the worker all that is painted in a volume."""
+        volume = self.learning.of(choice)
+        labelled = volume.labelled if volume else Labelled(choice.shape)
+        self.client.replace_annotation(number, labelled.index, labelled.labels)
+
+    def segment_now(self, choice: VolumeChoice, path: str, numbers: list[int]) -> None:
         """Segment a volume that the worker knows."""
         if self.summary is None or self.state.phase is not Phase.SEGMENTING:
             return
         self.segmenting.begin(
             choice,
-            number,
+            numbers[0],
             self.model_classes(),
             self.widget.advanced.values("segmentation"),
             self.widget.segmenting.probabilities.isChecked(),
@@ -176,14 +206,16 @@ class Session(QObject):
             and why_model_does_not_fit(self.summary, self.choice) is None
             and self.summary is not None
         ):
-            self.transfer.open(self.choice, partial(self._preview, self.choice))
+            self.transfer.open(
+                PREVIEW, [self.choice], partial(self._preview, self.choice)
+            )
 
     def model_classes(self) -> Classes:
         """Return the classes that the model tells apart, with their colours."""
         if self.summary is None:
-            return self.annotating.classes
+            return self.learning.classes(self.choice)
         return make_classes(self.summary.class_names, self.summary.class_colors)
 
-    def _preview(self, choice: VolumeChoice, number: int) -> None:
+    def _preview(self, choice: VolumeChoice, numbers: list[int]) -> None:
         if choice.same_as(self.choice):
-            self.previewing.begin(choice, number, self.model_classes())
+            self.previewing.begin(choice, numbers[0], self.model_classes())

@@ -19,6 +19,20 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
+class OtherVolume:
+    """A volume that could be learned from besides the chosen one."""
+
+    number: int
+    name: str
+    voxels: int
+    """That are labelled."""
+    ticked: bool
+    why_not: str | None = None
+    """Why it cannot be learned from together with the chosen one."""
+    doubt: str | None = None
+
+
+@dataclass(frozen=True)
 class State:
     """All that the widget shows of the plugin's condition."""
 
@@ -28,6 +42,7 @@ class State:
     annotation_problem: str | None = None
     """Why nothing can be trained, though it could be segmented."""
     has_annotation: bool = False
+    others: tuple[OtherVolume, ...] = ()
     has_model: bool = False
     has_prediction: bool = False
     training_held: bool = False
@@ -50,6 +65,12 @@ class State:
     def busy(self) -> bool:
         """Whether a training or a segmentation is under way."""
         return self.phase in _BUSY
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training is under way, be it held or coming to its end."""
+        training = (Phase.TRAINING, Phase.PAUSED, Phase.STOPPING)
+        return self.phase in training or self.training_held
 
     @property
     def why_not_train(self) -> str | None:

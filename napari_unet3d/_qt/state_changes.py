@@ -55,7 +55,7 @@ def after(state: State, event: Event) -> State:
         case Resumed() if state.phase is Phase.PAUSED:
             return replace(state, phase=Phase.TRAINING)
         case Trained():
-            return _training_over(replace(state, step=event.step))
+            return training_over(replace(state, step=event.step))
         case ModelChanged():
             return replace(
                 state,
@@ -65,11 +65,11 @@ def after(state: State, event: Event) -> State:
         case SegmentProgress():
             return replace(state, progress=event.progress)
         case SegmentDone() | SegmentCancelled():
-            return _segmentation_over(state)
+            return segmentation_over(state)
         case Failed(what="segmentation"):
-            return _segmentation_over(state)
+            return segmentation_over(state)
         case Failed(what="training"):
-            return _training_over(state)
+            return training_over(state)
         case WorkerDied():
             return replace(
                 state,
@@ -96,13 +96,15 @@ def segmenting(state: State) -> State:
     )
 
 
-def _training_over(state: State) -> State:
+def training_over(state: State) -> State:
+    """Return the state after the end of a training."""
     if state.phase is Phase.SEGMENTING:
         return replace(state, training_held=False)
     return replace(state, phase=Phase.IDLE, training_held=False)
 
 
-def _segmentation_over(state: State) -> State:
+def segmentation_over(state: State) -> State:
+    """Return the state after the end of a segmentation."""
     if state.phase is not Phase.SEGMENTING:
         return state
     phase = Phase.IDLE

@@ -124,10 +124,13 @@ class Telling(Session):
         if len(recent) >= MOST_DEATHS:
             show_error(f"{sentence} It ended {len(recent)} times within a minute.")
             return
-        saved = self.project is not None and self.project.model.exists()
         show_error(
             f"{sentence} It is being started again"
-            + ("; press Continue to go on from the last checkpoint." if saved else ".")
+            + (
+                "; press Continue to go on from the last checkpoint."
+                if self.kept_model
+                else "."
+            )
         )
         self.restart()
 

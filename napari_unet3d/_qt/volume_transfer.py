@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from napari_unet3d.engine.errors import EngineError
 from .volumes import full_resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -22,10 +23,22 @@ if TYPE_CHECKING:
     from .volumes import VolumeChoice
 
 
-class VolumeTransfer(QObject):
-    """Keep track of which volumes the worker knows."""
+@dataclass(frozen=True, eq=False)
+class _Wish:
+    """Volumes that something needs, and what to do with their numbers."""
 
-    failed = Signal(str)
+    choices: tuple[VolumeChoice, ...]
+    then: Callable[[list[int]], None]
+
+
+class VolumeTransfer(QObject):
+    """Keep track of which volumes the worker knows.
+
+    Copies are made in a thread, one at a time.
+    """
+
+    failed = Signal(str, str)
+    """What the volume was for, and a sentence why it cannot be had."""
     _ended = Signal(object)
     """Emitted in the thread of a `_Copy`, received in the main one."""
 
@@ -33,6 +46,7 @@ class VolumeTransfer(QObject):
         super().__init__(parent)
         self._client = client
         self._known: list[tuple[int, VolumeChoice]] = []
+        self._wishes: dict[str, _Wish] = {}
         self._copying: _Copy | None = None
         queued = Qt.ConnectionType.QueuedConnection
         self._ended.connect(self._on_ended, queued)  # type: ignore[call-arg]
@@ -41,39 +55,83 @@ class VolumeTransfer(QObject):
         """Return the number of a volume that the worker knows."""
         return next((n for n, known in self._known if known.same_as(choice)), None)
 
-    def open(self, choice: VolumeChoice, then: Callable[[int], None]) -> None:
-        """Make a volume known to the worker, then call with its number.
+    def open(
+        self,
+        what: str,
+        choices: Iterable[VolumeChoice],
+        then: Callable[[list[int]], None],
+    ) -> None:
+        """Make volumes known to the worker, then call with their numbers.
 
-        The copy is made in a thread; a later call takes the place of one that has not
-        been answered.
+        Parameters
+        ----------
+        what : str
+            What they are for; a later call for the same takes the place of one that
+            has not been answered.
+        choices : iterable of VolumeChoice
+            The volumes.
+        then : callable
+            Takes the numbers.
         """
-        number = self.number_of(choice)
-        if number is not None:
-            then(number)
-            return
-        self.cancel()
-        self._copying = _Copy(self._client, choice, then, self._ended.emit)
-        self._copying.start()
+        self._wishes[what] = _Wish(tuple(choices), then)
+        self._go_on()
 
-    def cancel(self) -> None:
-        """Give up a copy that is under way."""
-        if self._copying is not None:
-            self._copying.cancelled.set()
-        self._copying = None
+    def cancel(self, what: str) -> bool:
+        """Give up what was wanted for this, and tell whether something was."""
+        wish = self._wishes.pop(what, None)
+        self._go_on()
+        return wish is not None
 
     def close(self) -> None:
         """Give up a copy that is under way, and wait for its end."""
+        self._wishes.clear()
         copy = self._copying
-        self.cancel()
+        self._go_on()
         if copy is not None:
             copy.join()
 
-    def forget(self, choice: VolumeChoice) -> None:
-        """Let go of a volume, as its data were replaced or its layer deleted."""
+    def forget(self, choice: VolumeChoice) -> list[str]:
+        """Let go of a volume, as its data were replaced or its layer deleted.
+
+        Returns
+        -------
+        list of str
+            For what it was waited, in vain now.
+        """
         for number, known in list(self._known):
             if known.layer == choice.layer:
                 self._client.close_volume(number)
                 self._known.remove((number, known))
+        return self._give_up(choice)
+
+    def _give_up(self, choice: VolumeChoice) -> list[str]:
+        vain = [
+            what
+            for what, wish in self._wishes.items()
+            if any(each.layer == choice.layer for each in wish.choices)
+        ]
+        for what in vain:
+            self.cancel(what)
+        return vain
+
+    def _go_on(self) -> None:
+        """Answer what can be answered, and copy what is still missing."""
+        missing: list[VolumeChoice] = []
+        for what, wish in list(self._wishes.items()):
+            numbers = [self.number_of(choice) for choice in wish.choices]
+            if None not in numbers:
+                del self._wishes[what]
+                wish.then([number for number in numbers if number is not None])
+            missing += [c for c in wish.choices if self.number_of(c) is None]
+        copying = self._copying
+        if copying is not None:
+            if any(choice.same_as(copying.choice) for choice in missing):
+                return
+            copying.cancelled.set()
+            self._copying = None
+        if missing:
+            self._copying = _Copy(self._client, missing[0], self._ended.emit)
+            self._copying.start()
 
     def _on_ended(self, copy: _Copy) -> None:
         if copy is not self._copying:
@@ -81,11 +139,12 @@ class VolumeTransfer(QObject):
                 self._client.close_volume(copy.number)
             return
         self._copying = None
-        if copy.number is None:
-            self.failed.emit(f"The image cannot be read: {copy.problem}")
+        if copy.number is not None:
+            self._known.append((copy.number, copy.choice))
+            self._go_on()
             return
-        self._known.append((copy.number, copy.choice))
-        copy.then(copy.number)
+        for what in self._give_up(copy.choice):
+            self.failed.emit(what, f"The image cannot be read: {copy.problem}")
 
 
 class _Copy(threading.Thread):
@@ -95,13 +154,11 @@ class _Copy(threading.Thread):
         self,
         client: WorkerClient,
         choice: VolumeChoice,
-        then: Callable[[int], None],
         ended: Callable[[_Copy], None],
     ) -> None:
         super().__init__(name="napari-unet3d-copy", daemon=True)
         self.cancelled = threading.Event()
         self.choice = choice
-        self.then = then
         self.number: int | None = None
         self.problem = ""
         self._client = client

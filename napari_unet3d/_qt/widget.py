@@ -65,6 +65,7 @@ class AnnotateAndTrain(QWidget):
         """Show what is going on; all buttons follow from it."""
         self.data.show_problem(state.problem)
         self.data.new.setEnabled(state.problem is None)
+        self.data.others.show_volumes(state.others, enabled=not state.busy)
         self.annotate.show_state(state)
         self.training.show_state(state)
         self.segmenting.show_state(state)

@@ -115,11 +115,41 @@ def test_a_model_that_does_not_fit_says_how():
     ],
 )
 def test_what_an_annotation_lacks(labels, classes, sentence):
-    found = None
+    found = []
     if labels is not None:
-        found = Labelled((2, 3, 4), np.arange(len(labels)), np.array(labels, np.uint8))
+        painted = np.array(labels, np.uint8)
+        found = [Labelled((2, 3, 4), np.arange(len(labels)), painted)]
     said = sentences.why_not_trainable(found, classes, SUMMARY)
     assert said is None if sentence is None else sentence in said
+
+
+def test_annotations_add_up():
+    one = Labelled((2, 3, 4), np.array([5]), np.array([1], np.uint8))
+    two = Labelled((9, 9, 9), np.array([5]), np.array([2], np.uint8))
+    assert sentences.why_not_trainable([one, two], DEFAULT_CLASSES, None) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "names", "sentence"),
+    [
+        ((2, 3, 4), "ZYX", ["background", "structure"], None),
+        ((2, 3, 4), "ZYX", ["background", "structure", "class 3"], None),
+        ((2, 2, 3, 4), "CZYX", ["background", "structure"], "has 2 channel(s)"),
+        ((2, 3, 4), "ZYX", ["background", "cell"], "Class 2 is “cell” in “other”"),
+    ],
+)
+def test_why_two_images_are_not_learned_from_together(shape, axes, names, sentence):
+    other = VolumeChoice(Image(np.zeros(shape), name="other"), axes)
+    here = VolumeChoice(Image(np.zeros((9, 9, 9)), name="here"))
+    said = sentences.why_not_together(other, make_classes(names), here, DEFAULT_CLASSES)
+    assert said is None if sentence is None else sentence in said
+
+
+def test_images_of_other_voxels_are_doubted():
+    one = VolumeChoice(Image(np.zeros((2, 3, 4)), name="one", scale=(4, 1, 1)))
+    two = VolumeChoice(Image(np.zeros((2, 3, 4)), name="two"))
+    assert "4 × 1 × 1" in sentences.doubt_about_spacing(one, two)
+    assert sentences.doubt_about_spacing(one, one) is None
 
 
 def test_why_not():

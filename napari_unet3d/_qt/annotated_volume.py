@@ -1,0 +1,107 @@
+"""A volume with its annotation layer, of which every stroke is noticed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, Signal
+
+from .classes import MAX_CLASSES, classes_of, extended, set_classes
+from .watching import AnnotationWatch
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from .annotation_scan import Changes, Labelled
+    from .classes import Classes
+    from .projects import Project
+    from .volumes import VolumeChoice
+
+
+class AnnotatedVolume(QObject):
+    """A volume with the layer that holds its annotation, which is watched.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where both are.
+    choice : VolumeChoice
+        The volume.
+    layer : Labels
+        Its annotation.
+    project : Project
+        Where it is kept.
+    classes : tuple of LabelClass
+        For a layer that does not name its own.
+    """
+
+    changed = Signal(object, object)
+    """Itself, and the `Changes` since the last look."""
+    classes_changed = Signal(object)
+    painting = Signal()
+    reshaped = Signal()
+    """The layer has got data of another shape."""
+    unusable = Signal(str)
+    """A sentence about labels that no class can have."""
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        choice: VolumeChoice,
+        layer: Labels,
+        project: Project,
+        classes: Classes,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.choice, self.layer = choice, layer
+        self.project = project
+        self.ticked: bool | None = None
+        """Whether to learn from it beside another; `None` before the person said."""
+        self._watch = AnnotationWatch(viewer, self)
+        self._watch.changed.connect(self._on_changed)
+        self._watch.painting.connect(self.painting)
+        self._watch.reshaped.connect(self.reshaped)
+        self._complained = 0
+        self.set_classes(classes_of(layer, classes))
+        self._watch.watch(layer)
+
+    @property
+    def labelled(self) -> Labelled:
+        """What was labelled at the last look."""
+        return self._watch.labelled
+
+    def look(self) -> Labelled:
+        """Look at the layer now, rather than a moment after the last stroke."""
+        return self._watch.flush()
+
+    def set_classes(self, classes: Classes) -> None:
+        """Take over names and colours."""
+        self.classes = classes
+        set_classes(self.layer, classes)
+        self.classes_changed.emit(self)
+
+    def complain(self) -> None:
+        """Say once which label is of no use."""
+        label = self.labelled.unusable
+        if label and label != self._complained:
+            self._complained = label
+            self.unusable.emit(
+                f"Label {label} is left out: classes are 1 to {MAX_CLASSES}. Paint "
+                "with one of the table."
+            )
+
+    def close(self) -> None:
+        """Let go of the layer."""
+        self._watch.close()
+
+    def _largest(self) -> int:
+        return int(self.labelled.labels.max(initial=0))
+
+    def _on_changed(self, changes: Changes, labelled: Labelled) -> None:
+        # A label that was painted without a class gets one.
+        if self._largest() > len(self.classes):
+            self.set_classes(extended(self.classes, self._largest()))
+        self.complain()
+        self.changed.emit(self, changes)
