@@ -41,7 +41,7 @@ from .requests import (
 )
 from .segmenting import segment
 from .training import Training, warm_up
-from .volumes import Interrupted, OpenedVolume
+from .volumes import Interrupted, OpenedVolume, still_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,13 +102,16 @@ class Server:
 
     def _listen(self, timeout: float | None = 0.0) -> None:
         """Take all requests that are there, or wait for one (`None`: for ever)."""
+        requests: list[Request] = []
         with contextlib.suppress(queue.Empty):
             if timeout == 0.0:
-                self._take(self._inbox.get_nowait())
+                requests.append(self._inbox.get_nowait())
             else:
-                self._take(self._inbox.get(timeout=timeout))
+                requests.append(self._inbox.get(timeout=timeout))
             while True:
-                self._take(self._inbox.get_nowait())
+                requests.append(self._inbox.get_nowait())
+        for request in still_wanted(requests):
+            self._take(request)
 
     def _take(self, request: Request) -> None:
         """Do what is done at once; put off what takes its time."""

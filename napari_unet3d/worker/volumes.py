@@ -9,7 +9,7 @@ import numpy as np
 from napari_unet3d.engine.annotation import Annotation
 from napari_unet3d.engine.errors import EngineError
 
-from .requests import ImageFile
+from .requests import CloseVolume, ImageFile, OpenVolume, UpdateAnnotation
 from .shared import SharedArray
 from .sparse import SparseLabels
 
@@ -18,11 +18,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .requests import OpenVolume, UpdateAnnotation
+    from .requests import Request
 
 
 class Interrupted(Exception):
     """Something else is wanted now; raised by who watches an image being read."""
+
+
+def still_wanted(requests: list[Request]) -> list[Request]:
+    """Leave out what is about volumes that are closed again in the same breath.
+
+    Their images are gone already: there is nothing to open.
+    """
+    closed = {each.volume for each in requests if isinstance(each, CloseVolume)}
+    return [
+        each
+        for each in requests
+        if not isinstance(each, (OpenVolume, UpdateAnnotation))
+        or each.volume not in closed
+    ]
 
 
 class WatchedImage:

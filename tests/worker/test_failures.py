@@ -129,3 +129,16 @@ def test_an_image_that_is_none(worker):
         worker.client.open_volume(np.zeros((3, 3, 3), complex))
     with pytest.raises(EngineError, match="no image"):
         worker.client.open_volume()
+
+
+def test_a_volume_closed_before_it_was_opened_is_no_error(own_worker):
+    before = len(own_worker.events)
+    own_worker.client.restart()
+    volume = own_worker.client.open_volume(own_worker.toy.image)
+    own_worker.client.replace_annotation(volume, [0], [1])
+    own_worker.client.close_volume(volume)
+
+    at = own_worker.train(own_worker.open(), training={"steps": 1})
+
+    own_worker.events.wait(Trained, after=at)
+    assert not [e for e in own_worker.events.all[before:] if isinstance(e, Failed)]
