@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batch_statistics import recompute_statistics
+from .columns import MOST_MEMORY, SHARE, SLAB, column_pixels
 from .config import SegmentationConfig, Triple
+from .decision import as_labels, as_shares
 from .device import available_memory, choose_device, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
 
     from .checkpoint import Checkpoint
     from .regions import Region
-    from .unet import UNet3D
-
-SLAB = 32
-"""Slices that enter a sweep at once, about."""
 
 MOST_TWICE = 0.25
 """Share of the slices that may be computed twice to begin at the slice in view."""
@@ -120,13 +118,13 @@ class Segmenter:
                 f"{image.shape[0]}; choose the channels that it was trained on"
             )
         self.n_classes = model.n_classes or 0
-        self._device = choose_device(self.config.device)
-        stem = checkpoint.filter_stem().to(self._device)
+        self.device = choose_device(self.config.device)
+        stem = checkpoint.filter_stem().to(self.device)
         self.features = FeatureVolume(
             image, IntensityStatistics.from_image(image), stem
         )
         self.shape: Triple = self.features.shape
-        network = checkpoint.network(self.config.weights).to(self._device)
+        network = checkpoint.network(self.config.weights).to(self.device)
         if self.config.recompute_statistics and model.normalization == "batch":
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 recompute_statistics(network, self.features)
@@ -159,12 +157,11 @@ class Segmenter:
         blocks = (self.blocks(region) for region in self._order(begin_at))
         for region, logits in chain.from_iterable(blocks):
             box = tuple(slice(low, high) for low, high in region)
-            found = logits.argmax(dim=0).to(torch.uint8) + 1
-            labels[box] = found.cpu().numpy()
+            found = as_labels(logits)
+            labels[box] = found
             if probabilities is not None:
-                share = torch.softmax(logits, dim=0).mul_(255).round_()
-                probabilities[(slice(None), *box)] = share.to(torch.uint8).cpu().numpy()
-            done += found.numel()
+                probabilities[(slice(None), *box)] = as_shares(logits)
+            done += found.size
             yield Segmented(region, done / total)
             if stop is not None and stop.is_set():
                 return
@@ -202,10 +199,13 @@ class Segmenter:
         with out_of_memory_as_error(OUT_OF_MEMORY):
             for columns_y in self._cores(y, 1):
                 for columns_x in self._cores(x, 2):
-                    yield from self._sweep_column((z, columns_y, columns_x))
+                    yield from self.column((z, columns_y, columns_x))
 
-    def _sweep_column(self, core: Region) -> Iterator[tuple[Region, Tensor]]:
-        """Sweep one column with its halo, yielding the blocks of its core."""
+    def column(self, core: Region) -> Iterator[tuple[Region, Tensor]]:
+        """Sweep one column with its halo, yielding the blocks of its core, as `blocks`.
+
+        Whether it fits in memory is the caller's business.
+        """
         strides = self.network.total_stride
         box = [
             with_halo(self.network, core[axis], axis, self.shape[axis])
@@ -247,15 +247,5 @@ class Segmenter:
         if self.config.memory:
             memory = self.config.memory * 2**30
         else:
-            memory = min(8 * 2**30, 0.4 * available_memory(self._device))
-        voxel, pixel = _bytes_of_a_sweep(self.network)
-        return max(64, int((memory / (voxel * SLAB + pixel)) ** 0.5))
-
-
-def _bytes_of_a_sweep(network: UNet3D) -> tuple[float, float]:
-    """Estimate the memory of a sweep: bytes a voxel of a slab, bytes a pixel."""
-    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv3d))
-    base, inputs = first.out_channels, first.in_channels
-    voxel = 4 * (4 * inputs + 16 * base)
-    waiting = 2 * receptive_margin(network.pooling, 0)
-    return voxel, 4 * 2 * base * waiting
+            memory = min(MOST_MEMORY, SHARE * available_memory(self.device))
+        return max(64, int(column_pixels(self.network, memory) ** 0.5))

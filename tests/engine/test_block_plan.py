@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from napari_unet3d.engine import SegmentationConfig, columns
+from napari_unet3d.engine.block_plan import plan_blocks
+from napari_unet3d.engine.columns import column_pixels, lasting_memory
+from napari_unet3d.engine.tiling import with_halo
+from napari_unet3d.engine.unet import UNet3D
+
+NETWORK = UNet3D(in_channels=1, n_classes=2, base_channels=8)
+SHAPE, CHUNKS = (130, 700, 800), (64, 64, 64)
+
+
+@pytest.mark.parametrize("memory", [1, 1e9, 3e9, 1e12])
+@pytest.mark.parametrize("region", [None, ((3, 130), (65, 400), (700, 701))])
+def test_every_chunk_belongs_to_one_block(memory, region):
+    visits = np.zeros([-(-n // c) for n, c in zip(SHAPE, CHUNKS, strict=True)], int)
+    for block in plan_blocks(NETWORK, SHAPE, CHUNKS, memory, region):
+        assert all(low % 64 == 0 for low, _ in block)
+        ends = zip(block, SHAPE, strict=True)
+        assert all(high % 64 == 0 or high == n for (_, high), n in ends)
+        visits[tuple(slice(low // 64, -(-high // 64)) for low, high in block)] += 1
+    wanted = np.zeros_like(visits)
+    box = region or [(0, n) for n in SHAPE]
+    wanted[tuple(slice(low // 64, -(-high // 64)) for low, high in box)] = 1
+    np.testing.assert_array_equal(visits, wanted)
+
+
+@pytest.mark.parametrize("memory", [1e9, 3e9, 8e9])
+def test_blocks_fit_in_memory_and_use_it(memory):
+    blocks = plan_blocks(NETWORK, (2000,) * 3, CHUNKS, memory)
+    areas = [
+        np.prod(
+            [
+                high - low
+                for low, high in (
+                    with_halo(NETWORK, block[axis], axis, 2000) for axis in (1, 2)
+                )
+            ]
+        )
+        for block in blocks
+    ]
+    room = column_pixels(NETWORK, memory)
+    assert 0.6 * room < max(areas) <= room
+
+
+def test_a_volume_that_fits_is_one_block():
+    assert plan_blocks(NETWORK, SHAPE, CHUNKS, 1e12) == [((0, 130), (0, 700), (0, 800))]
+
+
+def test_halos_along_z_are_a_small_share():
+    ranges = {block[0] for block in plan_blocks(NETWORK, (4000, 64, 64), CHUNKS, 1e12)}
+    computed = [with_halo(NETWORK, extent, 0, 4000) for extent in ranges]
+    assert len(ranges) > 1
+    assert sum(high - low for low, high in computed) < 1.05 * 4000
+
+
+@pytest.mark.parametrize("strides", [((1, 2, 2), (3, 2, 2)), ()])
+def test_pooling_that_does_not_divide_the_chunks(strides):
+    network = UNet3D(1, 2, 2, pooling=strides)
+    blocks = plan_blocks(network, (200, 200, 200), CHUNKS, 1)
+    covered = sum(np.prod([b - a for a, b in block]) for block in blocks)
+    assert covered == 200**3
+
+
+def test_the_plan_does_not_depend_on_free_memory(monkeypatch):
+    cpu = torch.device("cpu")
+    before = lasting_memory(SegmentationConfig(), cpu)
+    monkeypatch.setattr("napari_unet3d.engine.device.available_memory", lambda _: 1)
+    assert lasting_memory(SegmentationConfig(), cpu) == before
+    assert 0 < before <= columns.MOST_MEMORY
+    assert lasting_memory(SegmentationConfig(memory=2), cpu) == 2 * 2**30
+
+
+def test_a_system_that_does_not_tell_its_memory(monkeypatch):
+    monkeypatch.delattr("os.sysconf", raising=False)
+    assert lasting_memory(SegmentationConfig(), torch.device("cpu")) > 2**30
+
+
+def test_blocks_come_in_the_order_of_the_slices():
+    starts = [
+        tuple(low for low, _ in block)
+        for block in plan_blocks(NETWORK, (4000, 300, 300), CHUNKS, 1)
+    ]
+    assert starts == sorted(starts)
+    assert len(set(starts)) == len(starts) > 20
+    assert all(a != b for a, b in itertools.pairwise(starts))
