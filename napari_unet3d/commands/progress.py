@@ -54,7 +54,7 @@ class Reporter:
         elif isinstance(event, Trained):
             self._line(
                 f"training {event.reason}: {event.step} steps in "
-                f"{_time(event.seconds)}{self._iou}"
+                f"{duration(event.seconds)}{self._iou}"
             )
         elif self._due(event.progress >= 1):
             self._renew(f"segmented {event.progress:4.0%}", event.progress >= 1)
@@ -84,7 +84,7 @@ class Reporter:
         rate = f" ({steps / seconds:.1f}/s)" if steps and seconds > 0 else ""
         left = ""
         if (done := event.progress - start[2]) > 0 and seconds > 2:
-            left = f", {_time(seconds * (1 - event.progress) / done)} left"
+            left = f", {duration(seconds * (1 - event.progress) / done)} left"
         self._renew(
             f"{event.progress:4.0%}  step {event.step}{rate}, "
             f"loss {event.loss:.3f}{self._iou}{left}"
@@ -118,7 +118,8 @@ def _size(size: Sequence[int]) -> str:
     return "×".join(str(n) for n in size)
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

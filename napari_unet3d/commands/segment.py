@@ -7,16 +7,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_unet3d.engine import Segmenter, load
+from napari_unet3d.engine.blockwise import Selection
 from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.io import Volume, create_volume, open_image
+from napari_unet3d.io.location import existing, located
+from napari_unet3d.io.unfinished import UnfinishedVolume
 from napari_unet3d.io.units import converted
 
+from . import selection
+from .blocks import RemainingTime, Task, segment_all, segment_resumably
 from .files import check_outputs, expanded
 from .flags import add_flags, given_flags
-from .progress import Reporter
+from .origin import origin
+from .selection import read_selection
 from .settings import build_run, overlay_values, read_run
 
 if TYPE_CHECKING:
@@ -51,7 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="YAML file whose sections segmentation and data are used; flags win over "
         "it",
     )
-    add_flags(parser.add_argument_group("segmentation"), "segmentation")
+    files.add_argument(
+        "--restart",
+        action="store_true",
+        help="Forget an unfinished earlier run that writes the same output",
+    )
+    group = parser.add_argument_group("segmentation")
+    add_flags(group, "segmentation")
+    selection.add_arguments(group)
     add_flags(parser.add_argument_group("data"), "data", only=("channels", "axes"))
 
 
@@ -68,6 +81,10 @@ def run(options: argparse.Namespace) -> None:
         config=config.segmentation,
         channels=config.data.channels,
         axes=config.data.axes,
+        region=options.region,
+        mask=options.mask,
+        skip_below=options.skip_below,
+        restart=options.restart,
     )
 
 
@@ -80,8 +97,15 @@ def segment_file(
     config: SegmentationConfig | None = None,
     channels: Sequence[int] | None = None,
     axes: str | None = None,
+    region: str | None = None,
+    mask: str | Path | None = None,
+    skip_below: str | float | None = None,
+    restart: bool = False,
 ) -> None:
     """Segment a volume; the outputs appear only once they are complete.
+
+    OME-Zarrs are written block by block; where that ends early, the next call with the
+    same arguments goes on.
 
     Parameters
     ----------
@@ -93,6 +117,10 @@ def segment_file(
         How to segment.
     channels, axes : optional
         As for `napari_unet3d.io.open_image`.
+    region, mask, skip_below : optional
+        What to segment, see `selection`.
+    restart : bool
+        Whether to forget an unfinished earlier run.
 
     Raises
     ------
@@ -100,43 +128,78 @@ def segment_file(
         Where a file cannot be read or written or does not fit the model.
     """
     outputs = [output] if probabilities is None else [output, probabilities]
-    check_outputs(outputs, [image, model])
+    check_outputs(outputs, [image, model, *([] if mask is None else [mask])])
     keep_freed_memory()
     checkpoint = load(expanded(model))
     volume = open_image(image, axes=axes, channels=channels)
     _warn_of_spacing(checkpoint, volume)
-    n_classes = checkpoint.model.n_classes or 0
-    shape = volume.data.shape[1:]
-    with ExitStack() as files:
-        labels = files.enter_context(
-            create_volume(
-                output,
-                shape,
-                "uint8",
-                spacing=volume.spacing,
-                unit=volume.unit,
-                class_names=checkpoint.class_names,
-                class_colors=_colors(checkpoint),
-                affine=volume.affine,
+    chosen = read_selection(volume.data.shape[1:], region, mask, skip_below, axes)
+    if all(located(path).kind == "OME-Zarr" for path in outputs):
+        files = [
+            UnfinishedVolume(path, shape, "uint8", **description)
+            for path, (shape, description) in zip(
+                outputs, _descriptions(checkpoint, volume), strict=False
             )
+        ]
+        segmenter = Segmenter(checkpoint, volume.data, config)
+        segment_resumably(
+            Task(segmenter, chosen or Selection()),
+            files,
+            origin(model, volume, segmenter, outputs[1:], axes, channels)
+            | selection.origin(region, mask, skip_below),
+            lambda: existing(image),
+            restart=restart,
         )
-        found = None
-        if probabilities is not None:
-            found = files.enter_context(
-                create_volume(
-                    probabilities,
-                    (n_classes, *shape),
-                    "uint8",
-                    spacing=volume.spacing,
-                    unit=volume.unit,
-                    labels=False,
-                    affine=volume.affine,
-                )
-            )
-        report = Reporter()
-        for event in Segmenter(checkpoint, volume.data, config).run(labels, found):
-            report(event)
+    else:
+        _segment_at_once(checkpoint, volume, config, outputs, chosen)
     print(f"wrote {' and '.join(map(str, outputs))}", file=sys.stderr)
+
+
+def _segment_at_once(
+    checkpoint: Checkpoint,
+    volume: Volume,
+    config: SegmentationConfig | None,
+    outputs: Sequence[str | Path],
+    chosen: Selection | None,
+) -> None:
+    """Segment into files that cannot be left unfinished."""
+    with ExitStack() as files:
+        arrays: list[Any] = [
+            files.enter_context(create_volume(path, shape, "uint8", **description))
+            for path, (shape, description) in zip(
+                outputs, _descriptions(checkpoint, volume), strict=False
+            )
+        ]
+        segmenter = Segmenter(checkpoint, volume.data, config)
+        if chosen is None:
+            report = RemainingTime()
+            for event in segmenter.run(*arrays):
+                report(event)
+        else:
+            task = Task(segmenter, chosen)
+            for _ in segment_all(task, task.plan(task.memory()), *arrays):
+                pass
+
+
+def _descriptions(
+    checkpoint: Checkpoint, volume: Volume
+) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
+    """Return shape and description of the files for labels and probabilities."""
+    shape = volume.data.shape[1:]
+    common: dict[str, Any] = {
+        "spacing": volume.spacing,
+        "unit": volume.unit,
+        "affine": volume.affine,
+    }
+    classes = {
+        "class_names": checkpoint.class_names,
+        "class_colors": _colors(checkpoint),
+    }
+    n_classes = checkpoint.model.n_classes or 0
+    return [
+        (shape, common | classes),
+        ((n_classes, *shape), common | {"labels": False}),
+    ]
 
 
 def _colors(checkpoint: Checkpoint) -> list[list[float]] | None:

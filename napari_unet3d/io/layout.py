@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from .volume import Affine, Spacing
 
+CHUNK = 64
+"""Edge of the chunks of an output that has chunks."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -68,6 +71,18 @@ class Layout:
         return size
 
 
+def chunks_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the chunks of an output, (Z, Y, X) or (C, Z, Y, X).
+
+    Examples
+    --------
+    >>> chunks_of((3, 20, 100, 100))
+    (1, 20, 64, 64)
+    """
+    space = tuple(min(CHUNK, length) for length in shape[-3:])
+    return (1,) * (len(shape) - 3) + space
+
+
 class Writer(Protocol):
     """A file that is being written under a temporary name."""
 
@@ -84,12 +99,12 @@ def layout_of(
     shape: Sequence[int],
     dtype: DTypeLike,
     *,
-    spacing: Spacing | None,
-    unit: str | None,
-    labels: bool,
-    class_names: Sequence[str] | None,
-    class_colors: Sequence[Sequence[float]] | None,
-    affine: Affine | None,
+    spacing: Spacing | None = None,
+    unit: str | None = None,
+    labels: bool = True,
+    class_names: Sequence[str] | None = None,
+    class_colors: Sequence[Sequence[float]] | None = None,
+    affine: Affine | None = None,
 ) -> Layout:
     """Check what the person asked to have written, and put it into one form.
 

@@ -9,6 +9,7 @@ import zarr
 
 from napari_unet3d.engine.errors import EngineError
 
+from .layout import chunks_of
 from .location import listed
 from .sentences import unreadable
 from .units import in_one_unit, known_unit, positive_spacing
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 
 # zarr's own errors are ValueErrors or OSErrors; damaged metadata and chunks bring the
 # others from its parsers and from the C code of its codecs.
-_ERRORS = (
+ERRORS = (
     *(OSError, ValueError, RuntimeError, SystemError, MemoryError, zlib.error),
     *(ArithmeticError, AttributeError, LookupError, TypeError, RecursionError),
 )
-_CHUNK = 64
 
 
 def read(location: Location) -> Stored:
@@ -38,12 +38,12 @@ def read(location: Location) -> Stored:
     EngineError
         If the folder is damaged, no zarr, or holds no image.
     """
-    with unreadable(location.source, _ERRORS, "zarr"):
+    with unreadable(location.source, ERRORS, "zarr"):
         node = zarr.open(location.path, mode="r")
     if isinstance(node, zarr.Array):
-        with unreadable(location.source, _ERRORS, "zarr"):
-            return Stored(cast("ArrayLike", node), _names(node), errors=_ERRORS)
-    with unreadable(location.source, _ERRORS, "OME-Zarr"):
+        with unreadable(location.source, ERRORS, "zarr"):
+            return Stored(cast("ArrayLike", node), _names(node), errors=ERRORS)
+    with unreadable(location.source, ERRORS, "OME-Zarr"):
         attributes: dict[str, Any] = dict(node.attrs)
         multiscales = attributes.get("ome", attributes).get("multiscales")
         if multiscales:
@@ -52,7 +52,7 @@ def read(location: Location) -> Stored:
         members = sorted(name for name, _ in node.members())
     if len(arrays) == 1:
         (array,) = arrays.values()
-        return Stored(cast("ArrayLike", array), _names(array), errors=_ERRORS)
+        return Stored(cast("ArrayLike", array), _names(array), errors=ERRORS)
     if not members:
         raise EngineError(
             f"{location.source} is an empty zarr group; name one with an image in it."
@@ -76,7 +76,7 @@ def _finest(group: zarr.Group, multiscale: dict[str, Any]) -> Stored:
         raise ValueError(f"{len(names)} axes are named, but the array has {array.ndim}")
     spacing, unit = _physical_size(names, axes, (dataset, multiscale))
     letters = "".join(n.upper() if n in "tczyx" else "Q" for n in names)
-    return Stored(cast("ArrayLike", array), letters, spacing, unit, errors=_ERRORS)
+    return Stored(cast("ArrayLike", array), letters, spacing, unit, errors=ERRORS)
 
 
 def _physical_size(
@@ -127,12 +127,15 @@ def create(path: Path, layout: Layout) -> ZarrWriter:
         "0",
         shape=layout.shape,
         dtype=layout.dtype,
-        chunks=tuple(
-            1 if axis == "C" else min(_CHUNK, length)
-            for axis, length in zip(layout.axes, layout.shape, strict=True)
-        ),
+        chunks=chunks_of(layout.shape),
         dimension_names=tuple(layout.axes.lower()),
     )
+    return ZarrWriter(array)
+
+
+def reopen(path: Path) -> ZarrWriter:
+    """Open a folder that `create` made, to be filled further."""
+    array = zarr.open_array(path / "0", mode="r+")
     return ZarrWriter(array)
 
 

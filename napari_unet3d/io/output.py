@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from .layout import Writer
+    from .layout import Layout, Writer
     from .location import Location
     from .volume import Affine, Spacing
 
@@ -129,23 +129,17 @@ def create_volume(
     >>> with create_volume("cells.tif", (8, 64, 64), "uint8") as array:
     ...     array[0:4] = 1  # doctest: +SKIP
     """
-    location = located(path)
-    target = Path(os.path.realpath(location.path))
-    layout = replace(
-        layout_of(
-            shape,
-            dtype,
-            spacing=spacing,
-            unit=unit,
-            labels=labels,
-            class_names=class_names,
-            class_colors=class_colors,
-            affine=affine,
-        ),
-        inner=location.inner or ("segmentation" if labels else "image"),
-        compressed=target.suffix.lower() == ".gz",
+    location, target, layout = planned(
+        path,
+        shape,
+        dtype,
+        spacing=spacing,
+        unit=unit,
+        labels=labels,
+        class_names=class_names,
+        class_colors=class_colors,
+        affine=affine,
     )
-    _require_free(location, target, layout.inner)
     place = (location.source, target.parent, layout.nbytes)
     temporary = temporary_beside(target)
     try:
@@ -161,6 +155,26 @@ def create_volume(
             move(temporary, target)
     finally:
         remove(temporary)
+
+
+def planned(
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    *,
+    labels: bool = True,
+    **description: Any,
+) -> tuple[Location, Path, Layout]:
+    """Say what is to be written where, or refuse; arguments as for `create_volume`."""
+    location = located(path)
+    target = Path(os.path.realpath(location.path))
+    layout = replace(
+        layout_of(shape, dtype, labels=labels, **description),
+        inner=location.inner or ("segmentation" if labels else "image"),
+        compressed=target.suffix.lower() == ".gz",
+    )
+    _require_free(location, target, layout.inner)
+    return location, target, layout
 
 
 def _require_free(location: Location, target: Path, inner: str) -> None:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+FORMER = ".former"
+"""Ending of the name that an older folder has while a new one takes its place."""
+
 
 def temporary_beside(target: Path) -> Path:
     """Give a name that nobody else uses, in the folder of a file.
@@ -25,7 +28,7 @@ def move(temporary: Path, target: Path) -> None:
         temporary.replace(target)
         return
     # A folder cannot be replaced in one step.
-    former = temporary.with_suffix(".former")
+    former = temporary.with_suffix(FORMER)
     target.rename(former)
     try:
         temporary.rename(target)

@@ -1,0 +1,241 @@
+"""Segment a volume block by block, over several runs if need be."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+import numpy as np
+
+from napari_unet3d.engine.block_plan import plan_blocks
+from napari_unet3d.engine.blockwise import Selection, segment_block
+from napari_unet3d.engine.columns import lasting_memory
+from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
+from napari_unet3d.engine.events import Segmented, TrainingEvent
+from napari_unet3d.io.layout import chunks_of
+from napari_unet3d.io.record import BlockRecord, differences
+
+from .progress import Reporter, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_unet3d.engine.regions import Region
+    from napari_unet3d.engine.segmentation import Segmenter
+    from napari_unet3d.io.unfinished import UnfinishedVolume
+
+
+@dataclass(frozen=True)
+class Task:
+    """A volume to be segmented, and which part of it."""
+
+    segmenter: Segmenter
+    selection: Selection
+
+    def plan(self, memory: float) -> list[Region]:
+        """Return the blocks."""
+        segmenter = self.segmenter
+        return plan_blocks(
+            segmenter.network,
+            segmenter.shape,
+            chunks_of(segmenter.shape),
+            memory,
+            self.selection.region,
+        )
+
+    def memory(self) -> float:
+        """Return the bytes for a block where no earlier run says it."""
+        return lasting_memory(self.segmenter.config, self.segmenter.device)
+
+
+def segment_all(
+    task: Task,
+    blocks: Sequence[Region],
+    labels: Any,
+    probabilities: Any = None,
+    *,
+    finished: Collection[int] = (),
+) -> Iterator[int]:
+    """Segment all blocks but the finished ones, yielding the number of each.
+
+    Parameters
+    ----------
+    task : Task
+        What to segment.
+    blocks : sequence of regions
+        Its plan.
+    labels, probabilities : array-likes
+        As for `segment_block`.
+    finished : collection of int
+        Numbers of the finished blocks.
+    """
+    sizes = [np.prod([high - low for low, high in block]) for block in blocks]
+    total, done = float(sum(sizes)), float(sum(sizes[k] for k in finished))
+    report = RemainingTime(done / total)
+    for number, block in enumerate(blocks):
+        if number in finished:
+            continue
+        chunks = chunks_of(task.segmenter.shape)
+        for region in segment_block(
+            task.segmenter, block, chunks, labels, probabilities, task.selection
+        ):
+            done += float(np.prod([high - low for low, high in region]))
+            report(Segmented(region, done / total))
+        yield number
+
+
+def segment_resumably(
+    task: Task,
+    volumes: Sequence[UnfinishedVolume],
+    made_from: Mapping[str, str],
+    check_input: Callable[[], object],
+    *,
+    restart: bool = False,
+) -> None:
+    """Segment into OME-Zarrs; ended at any moment, the next call goes on from there.
+
+    Parameters
+    ----------
+    task : Task
+        What to segment.
+    volumes : sequence of UnfinishedVolume
+        The outputs, for labels and, perhaps, for probabilities.
+    made_from : mapping of str to str
+        Everything that decides the result, by what a person calls it.
+    check_input : callable
+        Raises an `EngineError` if the image is not there any more.
+    restart : bool
+        Whether to forget an earlier run.
+
+    Raises
+    ------
+    EngineError
+        If an earlier run made it from other things, or a disk is full or gone.
+    """
+    target = volumes[0].target
+    if restart:
+        for volume in volumes:
+            volume.discard()
+        record = None
+    else:
+        record = BlockRecord.read(target)
+    if record is not None:
+        _require_same(record, made_from, task)
+        moved = all(volume.is_there or volume.target.is_dir() for volume in volumes)
+        if not all(volume.is_there for volume in volumes) and not (
+            record.is_complete and moved
+        ):
+            print("the unfinished output is gone; beginning anew", file=sys.stderr)
+            record = None
+    memory = task.memory() if record is None else record.memory
+    blocks = task.plan(memory)
+    if record is not None and record.blocks != len(blocks):
+        raise EngineError(
+            f"{record.path} was planned by another version, in {record.blocks} blocks "
+            f"instead of {len(blocks)}; begin anew with --restart"
+        )
+    is_new = record is None
+    record = record or BlockRecord(target, made_from, len(blocks), memory)
+    try:
+        if not record.is_complete:
+            _fill(task, blocks, volumes, record, check_input, is_new)
+        for volume in volumes:
+            volume.finish()
+        record.remove()
+    except (EngineError, KeyboardInterrupt, SystemExit) as error:
+        _kept(record, volumes, error)
+    finally:
+        for volume in volumes:
+            volume.close()
+
+
+def _fill(
+    task: Task,
+    blocks: Sequence[Region],
+    volumes: Sequence[UnfinishedVolume],
+    record: BlockRecord,
+    check_input: Callable[[], object],
+    is_new: bool,
+) -> None:
+    if is_new:
+        record.remove()
+        arrays = [volume.begin() for volume in volumes]
+        record.write()
+    else:
+        arrays = [volume.resume() for volume in volumes]
+        print(
+            f"going on after {len(record.finished)} of {len(blocks)} blocks",
+            file=sys.stderr,
+        )
+    finished = frozenset(record.finished)
+    for number in segment_all(task, blocks, *arrays, finished=finished):
+        # A store that vanishes reads as zeros.
+        check_input()
+        for volume in volumes:
+            volume.flush(blocks[number])
+        record.add(number)
+
+
+def _require_same(
+    record: BlockRecord, made_from: Mapping[str, str], task: Task
+) -> None:
+    former, now = dict(record.made_from), dict(made_from)
+    if task.segmenter.config.memory and task.memory() != record.memory:
+        former["memory"] = f"{record.memory / 2**30:g} GiB"
+        now["memory"] = f"{task.memory() / 2**30:g} GiB"
+    if found := differences(former, now):
+        raise EngineError(
+            f"{record.path} is of an unfinished run with {'; '.join(found)}; give what "
+            "was given then to go on, or --restart to begin anew"
+        )
+
+
+def _kept(
+    record: BlockRecord, volumes: Sequence[UnfinishedVolume], error: BaseException
+) -> NoReturn:
+    """Say what is kept of a run that ends early; nothing, if no block is finished."""
+    if not record.finished:
+        for volume in volumes:
+            if volume.is_mine:
+                volume.discard()
+                record.remove()
+        raise error
+    state = f"{len(record.finished)} of {record.blocks} blocks are finished"
+    if isinstance(error, OutOfMemoryError):
+        raise OutOfMemoryError(f"{error}, and --restart ({state})") from error
+    if isinstance(error, EngineError):
+        sentence = str(error).rstrip(".")
+        raise EngineError(
+            f"{sentence}. {state}; repeat the command to go on."
+        ) from error
+    print(f"\n{state}; repeat the command to go on", file=sys.stderr)
+    raise error
+
+
+class RemainingTime(Reporter):
+    """Tell how much is segmented and how long the rest will take.
+
+    Parameters
+    ----------
+    begun : float
+        Share that an earlier run did.
+    stream : text stream, optional
+        Standard error by default.
+    """
+
+    def __init__(self, begun: float = 0.0, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._begun = begun
+        self._began = time.monotonic()
+
+    def __call__(self, event: TrainingEvent | Segmented) -> None:
+        """Show an event."""
+        if not isinstance(event, Segmented) or event.progress >= 1:
+            super().__call__(event)
+        elif self._due():
+            seconds = time.monotonic() - self._began
+            left = seconds * (1 - event.progress) / (event.progress - self._begun)
+            self._renew(f"segmented {event.progress:4.0%}, {duration(left)} left")
