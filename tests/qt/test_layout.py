@@ -24,7 +24,7 @@ def test_long_names_do_not_widen_the_dock(driver, ball, qtbot):
     viewer.layers["ball"].name = LONG
     widget.data.new.click()
     names = ["background", *[f"{LONG} {number}" for number in range(11)]]
-    driver.controller.annotating.set_classes(make_classes(names))
+    driver.controller.edit_classes(make_classes(names))
     widget.preview.probability.setCurrentIndex(5)
     widget.training.device.setText(
         "NVIDIA H100 80GB HBM3 of a machine far away, 79 GiB"
