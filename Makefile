@@ -41,6 +41,9 @@ docs: ## Draw the pictures of the documentation and take its screenshots
 	$(BIN)/python docs/draw_architecture.py
 	$(WITH_DISPLAY) $(BIN)/python docs/take_screenshots.py $(ARGS)
 
+# As the program has it, see napari_unet3d/_thread_waiting.py.
+bench bench-%: export GOMP_SPINCOUNT = 2000
+
 bench: ## Measure accuracy beside a random forest, and print the table
 	$(SETUP) bench
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from . import __version__
+from ._thread_waiting import wait_briefly
 
 COMMANDS = {
     "demo": "train on a generated volume, segment and score it",
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 2 for anything the person has to change, 130 interrupted,
         141 where nobody reads the output any more, 143 terminated.
     """
+    wait_briefly()
     try:
         status = _status(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

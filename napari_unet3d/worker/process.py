@@ -20,6 +20,8 @@ import threading
 from multiprocessing import spawn
 from typing import IO, TYPE_CHECKING, cast
 
+from napari_unet3d._thread_waiting import ENVIRONMENT
+
 from .answers import WorkerDied
 from .channel import Channel
 from .requests import Shutdown
@@ -136,11 +138,9 @@ class WorkerProcess:
 def _start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the process with a low priority and what it needs to find this package."""
     environment = {
+        **ENVIRONMENT,
         **os.environ,
         "PYTHONPATH": os.pathsep.join(_search_path()),
-        # Threads that wait for work leave the processor to others.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "KMP_BLOCKTIME": "0",
     }
     flags = 0
     if sys.platform == "win32":
