@@ -27,7 +27,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Describe the flags."""
     group.add_argument(
         "--region",
-        metavar="Z:Z,Y:Y,X:X",
+        metavar="BOX",
         help="Segment only this box of voxels, as 0:64,100:400,: with an empty end for "
         "that of the volume; the rest is 0",
     )

@@ -60,16 +60,20 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
         padding beyond the first and the last.
     """
     top, waiting = _StreamedLevel(network, 0), _Queue()
-    with torch.no_grad():
-        slabs = iter(slabs)
-        current = next(slabs)
-        while current is not None:
-            following = next(slabs, None)
+    slabs = iter(slabs)
+    current = next(slabs)
+    while current is not None:
+        following = next(slabs, None)
+        logits = None
+        # Not around the whole: where a generator waits, its contexts are the caller's.
+        with torch.no_grad():
             waiting.push(current)
             features = top.push(current, last=following is None)
             if features is not None:
-                yield network.classify(features, waiting.take(features.shape[2]))
-            current = following  # type: ignore[assignment]
+                logits = network.classify(features, waiting.take(features.shape[2]))
+        if logits is not None:
+            yield logits
+        current = following  # type: ignore[assignment]
 
 
 class _StreamedConvolution:

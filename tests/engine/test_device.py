@@ -76,7 +76,9 @@ def test_devices_are_described(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     assert describe_device(CUDA) == "A card, 24 GiB"
     assert describe_device(MPS) == "Apple GPU"
-    assert describe_device(CPU) == f"CPU, {torch.get_num_threads()} threads"
+    for threads, text in ((1, "CPU, 1 thread"), (2, "CPU, 2 threads")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        assert describe_device(CPU) == text
 
 
 @pytest.mark.parametrize(

@@ -78,3 +78,15 @@ def test_slices_come_out_long_before_the_last_one_is_in(randomize):
     stream = sweep(network, slabs())
     next(stream)
     assert len(read) <= 4
+
+
+def test_gradients_are_as_before_wherever_a_sweep_waits(randomize):
+    network = fold_normalization(randomize(UNet3D(1, 2, 2, ((2, 2, 2),))))
+    slabs = numbers(1, 1, 32, 4, 4).split(8, dim=2)
+    first, second = sweep(network, slabs), sweep(network, slabs)
+    next(first)
+    assert torch.is_grad_enabled()
+    next(second)
+    list(first)
+    second.close()
+    assert torch.is_grad_enabled()
