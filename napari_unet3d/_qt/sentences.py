@@ -31,12 +31,15 @@ def describe_model(summary: ModelSummary | None) -> str:
     spacing = " × ".join(f"{s:.3g}" for s in summary.spacing)
     channels = f"{summary.in_channels} channel{'' if summary.in_channels == 1 else 's'}"
     iou = summary.held_out_iou
+    learned = (
+        f"{summary.step:,} steps",
+        "nothing held out" if iou is None else f"held-out IoU {iou:.2f}",
+    )
     parts = [
         _few(summary.class_names),
         f"{spacing} {summary.unit}".strip(),
         channels,
-        f"{summary.step:,} steps",
-        "nothing held out" if iou is None else f"held-out IoU {iou:.2f}",
+        *(learned if summary.step else ("new",)),
     ]
     return " · ".join(parts)
 
