@@ -37,12 +37,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the loader would take for a number."""
+
+
 # PyYAML reads 1e-3 as text, because YAML 1.1 wants a dot in it.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def read_configuration(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -100,7 +105,9 @@ def write_configuration(
     source = os.fspath(path)
     target = Path(os.path.realpath(os.path.expanduser(source)))
     try:
-        text = yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True)
+        text = yaml.dump(
+            dict(mapping), Dumper=_Dumper, sort_keys=False, allow_unicode=True
+        )
     except yaml.YAMLError as error:
         raise EngineError(
             f"{source} cannot be written: {error}; give numbers, text, lists and "

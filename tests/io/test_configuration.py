@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from napari_unet3d.engine.errors import EngineError
@@ -22,6 +22,7 @@ def path(tmp_path):
 
 
 @given(settings=st.dictionaries(TEXT, PLAIN, max_size=4))
+@example(settings={"": "0E0"})
 def test_settings_come_back(settings, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "settings.yaml"
     write_configuration(path, settings)
