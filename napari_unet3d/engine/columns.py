@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .device import available_memory
 from .tiling import receptive_margin
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ def column_pixels(network: UNet3D, memory: float) -> float:
     voxel = 4 * (4 * inputs + 16 * base)
     waiting = 2 * receptive_margin(network.pooling, 0)
     return memory / (voxel * SLAB + 4 * 2 * base * waiting)
+
+
+def present_memory(config: SegmentationConfig, device: torch.device) -> float:
+    """Return the bytes for a sweep, of what is free now where no limit is given."""
+    if config.memory:
+        return config.memory * 2**30
+    return min(MOST_MEMORY, SHARE * available_memory(device))
 
 
 def lasting_memory(config: SegmentationConfig, device: torch.device) -> float:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batch_statistics import recompute_statistics
-from .columns import MOST_MEMORY, SHARE, SLAB, column_pixels
+from .columns import SLAB, column_pixels, present_memory
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
-from .device import available_memory, choose_device, out_of_memory_as_error
+from .device import choose_device, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
@@ -129,7 +129,6 @@ class Segmenter:
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 recompute_statistics(network, self.features)
         self.network = fold_normalization(network)
-        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def run(
         self,
@@ -244,8 +243,5 @@ class Segmenter:
 
     def _column_edge(self) -> int:
         """Edge of the largest square column whose sweep fits in memory."""
-        if self.config.memory:
-            memory = self.config.memory * 2**30
-        else:
-            memory = min(MOST_MEMORY, SHARE * available_memory(self.device))
+        memory = present_memory(self.config, self.device)
         return max(64, int(column_pixels(self.network, memory) ** 0.5))

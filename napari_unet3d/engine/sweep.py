@@ -25,7 +25,7 @@ def fold_normalization(network: UNet3D) -> UNet3D:
     """Return a copy in which every batch normalisation is part of its convolution.
 
     With frozen statistics both are one affine map; the logits stay the same within
-    rounding.
+    rounding. The copy has its channels last in memory, as convolutions like them.
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
@@ -39,6 +39,7 @@ def fold_normalization(network: UNet3D) -> UNet3D:
                 conv.weight.mul_(scale.view(-1, 1, 1, 1, 1))
                 conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
             module.norm = nn.Identity()
+    folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return folded
 
 

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.normalize import IntensityStatistics
@@ -126,10 +124,8 @@ class Previews:
             return
         self._finished = None  # its memory is for the training now
         began = time.monotonic()
-        average = trainer.optimization.average
         features = self._live_volume(trainer, numbers, request.volume)
-        network = fold_normalization(average)
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network = fold_normalization(trainer.optimization.average)
         state = (version, trainer.step)
         with contextlib.suppress(Interrupted):
             plane = self._predict(network, features, request, rough=True)

@@ -71,7 +71,7 @@ def test_pooling_that_does_not_divide_the_chunks(strides):
 def test_the_plan_does_not_depend_on_free_memory(monkeypatch):
     cpu = torch.device("cpu")
     before = lasting_memory(SegmentationConfig(), cpu)
-    monkeypatch.setattr("napari_unet3d.engine.device.available_memory", lambda _: 1)
+    monkeypatch.setattr("napari_unet3d.engine.columns.available_memory", lambda _: 1)
     assert lasting_memory(SegmentationConfig(), cpu) == before
     assert 0 < before <= columns.MOST_MEMORY
     assert lasting_memory(SegmentationConfig(memory=2), cpu) == 2 * 2**30
