@@ -1,0 +1,109 @@
+"""Foreground IoU after a fixed number of steps, for settings side by side.
+
+    python benchmarks/compare_settings.py nuclei_1135 medulla_centre --steps 400
+        --setting "augmentation.contrast=0.6 augmentation.noise=0.2"
+        --setting training.loss=focal
+
+The defaults are always measured too. Steps instead of seconds make the figures
+independent of what else the machine does; what a step costs is not compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import datasets
+import yaml
+from reporting import (
+    add_options,
+    machine,
+    medians,
+    prepare,
+    print_table,
+    write_json,
+)
+
+from napari_unet3d.engine import (
+    Annotation,
+    AugmentationConfig,
+    ModelConfig,
+    SegmentationConfig,
+    Trainer,
+    TrainingConfig,
+    TrainingVolume,
+    segment,
+)
+
+COLUMNS = {
+    "set": ("set", ""),
+    "setting": ("setting", ""),
+    "foreground IoU": ("mean_foreground_iou", ".3f"),
+    "seeds": ("repeats", ""),
+}
+SECTIONS = ("model", "training", "augmentation", "segmentation")
+
+
+def parsed(setting: str) -> dict[str, dict[str, Any]]:
+    """Turn "section.field=value ..." into fields by section."""
+    found: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for part in setting.split():
+        name, _, value = part.partition("=")
+        section, _, field = name.partition(".")
+        if section not in found or not field or not value:
+            raise SystemExit(
+                f"{part!r} is not understood; give section.field=value with a section "
+                f"of {', '.join(SECTIONS)}"
+            )
+        found[section][field] = yaml.safe_load(value)
+    return found
+
+
+def measure(case, setting: str, steps: int, seed: int) -> dict[str, Any]:
+    """Train with one setting and score the moving average of the weights."""
+    fields = parsed(setting)
+    labels = datasets.annotate(case.truth)
+    volume = TrainingVolume(case.image, Annotation.from_labels(labels), case.spacing)
+    training = TrainingConfig(
+        steps=steps,
+        seed=seed,
+        augmentation=AugmentationConfig(**fields["augmentation"]),
+        **fields["training"],
+    )
+    trainer = Trainer([volume], ModelConfig(**fields["model"]), training)
+    for _ in trainer.run():
+        pass
+    config = SegmentationConfig(**{"weights": "average", **fields["segmentation"]})
+    found = segment(trainer.checkpoint(), case.image, config)
+    row = {"set": case.name, "setting": setting or "defaults", "seed": seed}
+    return row | datasets.score(found.labels, case.truth, labels)
+
+
+def main(arguments=None):
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", metavar="SET", default=["nuclei_1135"])
+    parser.add_argument("--setting", action="append", default=[], metavar="A.B=C ...")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    steps = 50 if options.quick else options.steps
+    prepare(options.threads)
+    facts = machine()
+    print(facts)
+    rows = []
+    for name in options.sets:
+        case = datasets.load(name)
+        for setting in ["", *options.setting]:
+            for seed in options.seeds:
+                rows.append(measure(case, setting, steps, seed))
+                print(name, setting or "defaults", seed, end=" ")
+                print(f"{rows[-1]['mean_foreground_iou']:.3f}", flush=True)
+    merged = medians(rows, ("set", "setting"))
+    print_table(merged, COLUMNS)
+    write_json(options.json, facts, rows=rows, medians=merged)
+
+
+if __name__ == "__main__":
+    main()
