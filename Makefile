@@ -14,7 +14,7 @@ PYTEST := sh -c '"$$0" "$$@" || [ $$? -eq 5 ]' $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types docs napari clean bench bench-gui
-.PHONY: bench-accuracy bench-training-step bench-inference bench-augmentation
+.PHONY: pretrain bench-accuracy bench-training-step bench-inference bench-augmentation
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,12 @@ bench-augmentation: ## Measure the deformation of patches beside peers
 bench-gui: ## Measure how fluent napari stays while training, and what a person waits
 	$(SETUP) --display dev
 	$(WITH_DISPLAY) $(BIN)/python benchmarks/gui_latency.py $(ARGS)
+
+pretrain: export GOMP_SPINCOUNT = 2000
+pretrain: ## Learn the weights of the warm start from generated volumes (an hour)
+	$(SETUP)
+	$(BIN)/python pretraining/pretrain.py \
+	    --output napari_unet3d/engine/warm_start.pt $(ARGS)
 
 napari: ## Open napari with a sample, its annotation and the dock widget
 	$(SETUP) --display dev

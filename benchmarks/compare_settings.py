@@ -4,13 +4,15 @@
         --setting "augmentation.contrast=0.6 augmentation.noise=0.2"
         --setting training.loss=focal
 
-The defaults are always measured too. Steps instead of seconds make the figures
-independent of what else the machine does; what a step costs is not compared.
+The defaults are always measured too. With `--at 0 50 200` a training is measured after
+those of its steps as well. Steps instead of seconds make the figures independent of
+what else the machine does; what a step costs is not compared.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -38,6 +40,7 @@ from napari_unet3d.engine import (
 COLUMNS = {
     "set": ("set", ""),
     "setting": ("setting", ""),
+    "step": ("step", "d"),
     "foreground IoU": ("mean_foreground_iou", ".3f"),
     "seeds": ("repeats", ""),
 }
@@ -59,7 +62,9 @@ def parsed(setting: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def measure(case, setting: str, steps: int, seed: int) -> dict[str, Any]:
+def measure(
+    case, setting: str, steps: int, at: Sequence[int], seed: int
+) -> Iterator[dict[str, Any]]:
     """Train with one setting and score the moving average of the weights."""
     fields = parsed(setting)
     labels = datasets.annotate(case.truth)
@@ -71,12 +76,14 @@ def measure(case, setting: str, steps: int, seed: int) -> dict[str, Any]:
         **fields["training"],
     )
     trainer = Trainer([volume], ModelConfig(**fields["model"]), training)
-    for _ in trainer.run():
-        pass
     config = SegmentationConfig(**{"weights": "average", **fields["segmentation"]})
-    found = segment(trainer.checkpoint(), case.image, config)
-    row = {"set": case.name, "setting": setting or "defaults", "seed": seed}
-    return row | datasets.score(found.labels, case.truth, labels)
+    for step in sorted({*at, steps}):
+        for _ in trainer.run(stop_after=step - trainer.step):
+            pass
+        found = segment(trainer.checkpoint(), case.image, config)
+        row = {"set": case.name, "setting": setting or "defaults", "seed": seed}
+        row |= {"step": step} | datasets.score(found.labels, case.truth, labels)
+        yield row
 
 
 def main(arguments=None):
@@ -85,6 +92,7 @@ def main(arguments=None):
     parser.add_argument("sets", nargs="*", metavar="SET", default=["nuclei_1135"])
     parser.add_argument("--setting", action="append", default=[], metavar="A.B=C ...")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--at", type=int, nargs="+", default=[], metavar="STEP")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     add_options(parser)
     options = parser.parse_args(arguments)
@@ -97,10 +105,11 @@ def main(arguments=None):
         case = datasets.load(name)
         for setting in ["", *options.setting]:
             for seed in options.seeds:
-                rows.append(measure(case, setting, steps, seed))
-                print(name, setting or "defaults", seed, end=" ")
-                print(f"{rows[-1]['mean_foreground_iou']:.3f}", flush=True)
-    merged = medians(rows, ("set", "setting"))
+                for row in measure(case, setting, steps, options.at, seed):
+                    rows.append(row)
+                    print(name, row["setting"], seed, row["step"], end=" ")
+                    print(f"{row['mean_foreground_iou']:.3f}", flush=True)
+    merged = medians(rows, ("set", "setting", "step"))
     print_table(merged, COLUMNS)
     write_json(options.json, facts, rows=rows, medians=merged)
 

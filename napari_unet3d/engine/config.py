@@ -154,6 +154,11 @@ class TrainingConfig:
     batch_size: PositiveInt | None = Field(
         default=None, le=64, description="Patches in a step (default: from the device)"
     )
+    warm_start: bool = Field(
+        default=True,
+        description="Begin with features learned from generated volumes, where the "
+        "network has 8 base channels and is else as by default",
+    )
     learning_rate: float = Field(
         default=1e-2, gt=0, le=1, description="Peak learning rate of AdamW"
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint, build_network
 from .errors import EngineError
 from .loss import sparse_loss
+from .warm_start import BATCHES, starts_warm
 
 if TYPE_CHECKING:
     from .batches import Batch
@@ -119,6 +120,8 @@ class Optimization:
         ]
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.steps = 0
+        # A warm start has seen some batches before the first step.
+        self._seen = BATCHES if starts_warm(model, training) else 0
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's weights and moments."""
@@ -162,7 +165,7 @@ class Optimization:
         self.network.train()
         # Followed quickly at first, when all is new: a slice predicted after a few
         # steps is not to be normalised with what the statistics began with.
-        momentum = max(MOMENTUM, WARMUP / (self.steps + WARMUP))
+        momentum = max(MOMENTUM, WARMUP / (self._seen + self.steps + WARMUP))
         for norm in self._norms:
             norm.momentum = momentum
             norm.train(not frozen)
@@ -213,7 +216,8 @@ class Optimization:
 
     def _update_average(self) -> None:
         """Move the average towards the weights; quickly at first, when all is new."""
-        decay = min(self._training.ema_decay, self.steps / (self.steps + WARMUP))
+        seen = self._seen + self.steps
+        decay = min(self._training.ema_decay, seen / (seen + WARMUP))
         old, new = [], []
         for a, b in zip(
             self.average.state_dict().values(),

@@ -28,6 +28,7 @@ from .model_file import save
 from .optimization import Optimization, Schedule, copied
 from .planning import plan_patches, resolve_model
 from .training_data import TrainingData, TrainingVolume
+from .warm_start import begin_warm, starts_warm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,6 +142,11 @@ class Trainer:
         stop = stop or threading.Event()
         self.schedule.begin()
         problem = self.data.refresh(self.plan)
+        if not self.step and starts_warm(self.model, self.training):
+            with out_of_memory_as_error(OUT_OF_MEMORY):
+                begin_warm(
+                    self.optimization, self.data.batches, self.plan, self.training.seed
+                )
         yield self._started()
         for warning in filter(None, (self.plan.warning, problem)):
             yield Warned(warning)

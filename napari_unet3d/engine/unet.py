@@ -122,6 +122,11 @@ class UNet3D(nn.Module):
             The shape of the image, or of the region, or what unpadded convolutions
             leave of the image.
         """
+        logits: Tensor = self.head(self.decode(x, region))
+        return logits
+
+    def decode(self, x: Tensor, region: Region | None = None) -> Tensor:
+        """Compute what the head turns into logits: (N, C, Z, Y, X), as `forward`."""
         image, skips = x, []
         for level, block in enumerate(self.encoder):
             x = block(x, self._encoder_paddings())
@@ -131,16 +136,19 @@ class UNet3D(nn.Module):
                 x = functional.max_pool3d(x, stride, stride)
         if self.padding == "valid":
             x = self._decode_valid(x, skips)
-            return self.classify(x, crop_centre(image, x))
+            return self._join(x, crop_centre(image, x))
         x = self._decode_region(x, skips, region)
-        return self.classify(x, image if region is None else crop(image, region))
+        return self._join(x, image if region is None else crop(image, region))
 
     def classify(self, decoded: Tensor, image: Tensor) -> Tensor:
         """Compute logits from the decoder's output and the input of the same voxels."""
-        if len(self.shortcut):
-            decoded = torch.cat([decoded, self.shortcut(image)], dim=1)
-        logits: Tensor = self.head(decoded)
+        logits: Tensor = self.head(self._join(decoded, image))
         return logits
+
+    def _join(self, decoded: Tensor, image: Tensor) -> Tensor:
+        if not len(self.shortcut):
+            return decoded
+        return torch.cat([decoded, self.shortcut(image)], dim=1)
 
     def _encoder_paddings(self) -> list[list[Range]]:
         side = 0 if self.padding == "valid" else 1

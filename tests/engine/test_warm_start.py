@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_unet3d._sample_data import SPACING, sparse_annotation, tubules
+from napari_unet3d.engine import (
+    Annotation,
+    ModelConfig,
+    SegmentationConfig,
+    Trainer,
+    TrainingConfig,
+    TrainingVolume,
+    segment,
+)
+from napari_unet3d.engine.checkpoint import build_network
+from napari_unet3d.engine.warm_start import FILE, load_body, starts_warm
+
+MODEL = ModelConfig(
+    in_channels=1,
+    n_classes=2,
+    base_channels=8,
+    pooling=((2, 2, 2),) * 3,
+    spacing=(1.0, 1.0, 1.0),
+)
+TRAINING = TrainingConfig(steps=8, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample():
+    image, truth = tubules((40, 72, 72))
+    return image, truth, sparse_annotation(truth)
+
+
+def trainer(sample, checkpoint=None, **training):
+    image, _, labels = sample
+    volume = TrainingVolume(image, Annotation.from_labels(labels), SPACING)
+    config = replace(TRAINING, **training)
+    return Trainer(
+        [volume], ModelConfig(base_channels=8), config, checkpoint=checkpoint
+    )
+
+
+def run(trainer, steps):
+    return list(trainer.run(stop_after=steps))
+
+
+def body(model):
+    network = build_network(model).eval()
+    load_body(network, torch.load(FILE, weights_only=True))
+    return network
+
+
+def test_the_packaged_weights_are_small_and_finite():
+    assert FILE.stat().st_size < 12e6
+    stored = torch.load(FILE, weights_only=True)
+    expected = dict(build_network(MODEL).named_parameters())
+    names = {name for name in expected if not name.startswith("head.")}
+    assert stored.keys() == names | {"log_ridge", "log_scale"}
+    for name in names:
+        assert stored[name].shape == expected[name].shape
+        assert stored[name].dtype == torch.float16
+        assert stored[name].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "is_warm"),
+    [
+        ({}, True),
+        ({"depth": 2, "pooling": ((1, 2, 2),)}, True),
+        ({"in_channels": 3}, True),
+        ({"padding": "valid"}, True),
+        ({"base_channels": 16}, False),
+        ({"stem": "none"}, False),
+        ({"filter_scales": (1.0, 2.0)}, False),
+        ({"shortcut": 0}, False),
+        ({"normalization": "none"}, False),
+    ],
+)
+def test_which_networks_start_warm(change, is_warm):
+    assert starts_warm(replace(MODEL, **change), TRAINING) == is_warm
+    assert not starts_warm(
+        replace(MODEL, **change), replace(TRAINING, warm_start=False)
+    )
+
+
+@pytest.mark.parametrize("pooling", [((2, 2, 2),), ((1, 2, 2), (2, 2, 2))])
+def test_fewer_levels_and_other_strides_are_filled(pooling):
+    network = body(replace(MODEL, depth=len(pooling) + 1, pooling=pooling))
+    stored = torch.load(FILE, weights_only=True)
+    whole = stored["up.0.weight"].float()
+    found = network.up[0].weight
+    if pooling[0][0] == 1:
+        torch.testing.assert_close(found[:, :, 0], whole.mean(2))
+    else:
+        torch.testing.assert_close(found, whole)
+
+
+def test_a_channel_given_twice_is_as_one():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 21, 8, 8, 8, generator=generator).double()
+    twice = features.repeat_interleave(2, dim=1)
+    with torch.no_grad():
+        one = body(MODEL).double().decode(features)
+        two = body(replace(MODEL, in_channels=2)).double().decode(twice)
+    torch.testing.assert_close(one, two)
+
+
+def test_the_first_segmentation_needs_no_step(sample):
+    image, truth, labels = sample
+    model = trainer(sample)
+    run(model, 0)
+    assert model.step == 0
+    config = SegmentationConfig(weights="average", device="cpu")
+    found = segment(model.checkpoint(), image, config).labels
+    unseen = labels == 0
+    agreement = (found == truth)[unseen].mean()
+    most_frequent = max(np.mean(truth[unseen] == k) for k in (1, 2, 3))
+    assert agreement > most_frequent + 0.05
+
+
+def test_a_resumed_warm_training_is_that_of_one_go(sample):
+    whole = trainer(sample)
+    run(whole, 4)
+    first = trainer(sample)
+    run(first, 2)
+    second = trainer(sample, checkpoint=first.checkpoint())
+    run(second, 2)
+    expected = whole.checkpoint().weights
+    found = second.checkpoint().weights
+    for kind in ("latest", "average"):
+        for name, tensor in expected[kind].items():
+            assert torch.equal(tensor, found[kind][name]), (kind, name)
+
+
+def test_without_it_the_weights_are_random(sample):
+    cold = trainer(sample, warm_start=False)
+    run(cold, 0)
+    warm = trainer(sample)
+    run(warm, 0)
+    name = "encoder.0.first.conv.weight"
+    stored = torch.load(FILE, weights_only=True)[name].float()
+    assert torch.equal(warm.checkpoint().weights["latest"][name], stored)
+    assert not torch.equal(cold.checkpoint().weights["latest"][name], stored)
