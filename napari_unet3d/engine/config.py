@@ -166,7 +166,7 @@ class TrainingConfig:
         default=0.01, ge=0, le=1, description="Weight decay of AdamW"
     )
     warmup: float = Field(
-        default=0.03,
+        default=0.1,
         ge=0,
         le=1,
         description="Share of the training with rising learning rate",
