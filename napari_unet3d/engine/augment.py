@@ -1,8 +1,8 @@
 """Varied training patches: one resampling straight from the volume.
 
 Elastic deformation, rotation, scaling and mirroring are composed into one grid, so a
-patch is interpolated once and its corners are real data. Smooth deformation follows
-section 3.1 of the paper: random vectors on a coarse grid, cubic B-spline between them.
+patch is interpolated once and its corners are real data. What is random is drawn before
+anything is read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from .warp import Warp
+
 if TYPE_CHECKING:
     from .annotation import Annotation
     from .config import AugmentationConfig, Triple
@@ -25,22 +27,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Warp:
-    """A map from the voxels of a patch to positions in the volume.
+class Variation:
+    """All that is random about one patch; drawing it needs no image.
 
     Parameters
     ----------
-    matrix : (3, 3) ndarray
-        Rotation and scaling, in units of the finest axis.
-    control : (3, Z, Y, X) ndarray
-        B-spline coefficients of the displacement, in voxels of the finest axis.
-    spacing : float
-        Voxels of the finest axis between control points.
+    flips : tuple of int
+        Axes ZYX to mirror.
+    warp : Warp, optional
+        How to deform.
+    contrast, brightness, bend, noise : float
+        How to vary the grey values.
+    noise_seed : int
+        Of the noise.
     """
 
-    matrix: NDArray[np.float64]
-    control: NDArray[np.float64]
-    spacing: float
+    flips: tuple[int, ...]
+    warp: Warp | None
+    contrast: float
+    brightness: float
+    bend: float
+    noise: float
+    noise_seed: int
 
     @classmethod
     def draw(
@@ -49,73 +57,67 @@ class Warp:
         config: AugmentationConfig,
         size: Triple,
         ratio: Sequence[float],
-    ) -> Warp:
-        """Draw a warp for patches of shape `size` with voxels of shape `ratio`."""
-        angles = np.radians(rng.uniform(-config.rotation, config.rotation, 3))
-        scale = np.exp(rng.uniform(-1, 1, 3) * np.log1p(config.scaling))
-        spacing = config.elastic_spacing
-        points = [int(n * r / spacing) + 4 for n, r in zip(size, ratio, strict=True)]
-        control = rng.normal(0, config.elastic_sd, (3, *points))
-        return cls(_rotation(angles) * scale, control, spacing)
-
-    def positions(
-        self, size: Triple, centre: Sequence[float], ratio: Sequence[float]
-    ) -> NDArray[np.float64]:
-        """Return where the voxels of a patch come from, relative to `centre`.
-
-        The centre stays where it is, so the annotated slice stays in the patch.
-
-        Returns
-        -------
-        (3, Z, Y, X) ndarray
-            Offsets in voxels of the volume.
-        """
-        offsets = np.meshgrid(
-            *[
-                (np.arange(n) - c) * r
-                for n, c, r in zip(size, centre, ratio, strict=True)
-            ],
-            indexing="ij",
-        )
-        moved = np.tensordot(self.matrix, np.stack(offsets), axes=1)
-        moved += self._displacement(size, centre, ratio)
-        moved /= np.asarray(ratio).reshape(3, 1, 1, 1)
-        return moved
-
-    def _displacement(
-        self, size: Triple, centre: Sequence[float], ratio: Sequence[float]
-    ) -> NDArray[np.float64]:
-        bases = [
-            cubic_b_spline(np.arange(n) * r / self.spacing, points)
-            for n, r, points in zip(size, ratio, self.control.shape[1:], strict=True)
-        ]
-        at_centre = [
-            cubic_b_spline(np.array([c * r / self.spacing]), points)
-            for c, r, points in zip(centre, ratio, self.control.shape[1:], strict=True)
-        ]
-        return _tensor_product(self.control, bases) - _tensor_product(
-            self.control, at_centre
-        )
+    ) -> Variation:
+        """Draw how to vary a patch of shape `size` with voxels of shape `ratio`."""
+        flips = tuple(a for a in range(3) if config.flip[a] and rng.integers(2))
+        warp = None
+        if rng.random() < config.warp_probability:
+            warp = Warp.draw(rng, config, size, ratio)
+        contrast = float(np.exp(rng.uniform(-1, 1) * np.log1p(config.contrast)))
+        brightness = float(rng.uniform(-1, 1)) * config.brightness
+        bend = float(rng.uniform(-1, 1)) * config.gamma
+        noise = float(rng.random()) * config.noise
+        seed = int(rng.integers(2**31)) if noise else 0
+        return cls(flips, warp, contrast, brightness, bend, noise, seed)
 
 
-def cubic_b_spline(positions: NDArray[np.floating], points: int) -> NDArray[np.float64]:
-    """Return the weights of `points` coefficients at positions in knot spacings.
+@dataclass(frozen=True)
+class PatchPlace:
+    """Where a patch is taken from, and where its anchor lies in it.
 
-    Returns
-    -------
-    (len(positions), points) ndarray
-        Position 0 lies on coefficient 1; every row sums to 1.
-
-    Examples
-    --------
-    >>> cubic_b_spline(np.array([0.0]), 4).round(3).tolist()
-    [[0.167, 0.667, 0.167, 0.0]]
+    Parameters
+    ----------
+    anchor : (int, int, int)
+        The labelled voxel of the volume that the patch is laid around.
+    low : (int, int, int)
+        First voxel of the patch, where it is not deformed.
+    size : (int, int, int)
+        Shape of the patch.
     """
-    distance = np.abs(positions[:, None] - (np.arange(points) - 1))
-    near = 2 / 3 - distance**2 * (1 - distance / 2)
-    far = np.clip(2 - distance, 0, None) ** 3 / 6
-    weights: NDArray[np.float64] = np.where(distance < 1, near, far)
-    return weights
+
+    anchor: Triple
+    low: Triple
+    size: Triple
+
+    @classmethod
+    def around(
+        cls,
+        anchor: Triple,
+        size: Triple,
+        centre: Triple,
+        shape: Triple,
+        move_inside: bool = True,
+    ) -> PatchPlace:
+        """Lay a patch so that the anchor comes to lie at `centre`, if possible.
+
+        With `move_inside`, a patch that would reach out of the volume of shape
+        `shape` is moved into it.
+        """
+        z, y, x = (
+            min(max(a - c, 0), max(0, n - s)) if move_inside else a - c
+            for a, c, s, n in zip(anchor, centre, size, shape, strict=True)
+        )
+        return cls(anchor, (z, y, x), size)
+
+    def position(self, flips: Sequence[int] = ()) -> Triple:
+        """Return where the anchor lies in the patch, mirrored along `flips`."""
+        z, y, x = (
+            n - 1 - (a - b) if axis in flips else a - b
+            for axis, (a, b, n) in enumerate(
+                zip(self.anchor, self.low, self.size, strict=True)
+            )
+        )
+        return z, y, x
 
 
 def sample_patch(
@@ -155,40 +157,35 @@ def sample_patch(
     centre : (int, int, int)
         Where the anchor lies.
     """
-    low = [
-        min(max(a - c, 0), max(0, n - s)) if move_inside else a - c
-        for a, c, s, n in zip(anchor, centre, size, volume.shape, strict=True)
-    ]
-    position = [a - b for a, b in zip(anchor, low, strict=True)]
-    flips = [axis for axis in range(3) if config.flip[axis] and rng.integers(2)]
-    if rng.random() < config.warp_probability:
-        features, labels = _warped(
-            volume, annotation, anchor, size, position, config, rng
-        )
+    place = PatchPlace.around(anchor, size, centre, volume.shape, move_inside)
+    variation = Variation.draw(rng, config, size, volume.stem.ratio)
+    features, labels = read_patch(volume, annotation, place, variation)
+    return features, labels, place.position(variation.flips)
+
+
+def read_patch(
+    volume: FeatureVolume,
+    annotation: Annotation,
+    place: PatchPlace,
+    variation: Variation,
+) -> tuple[Tensor, Tensor]:
+    """Read features and labels of a patch, varied: see `sample_patch`."""
+    if variation.warp:
+        features, labels = _warped(volume, annotation, place, variation.warp)
     else:
-        features = volume.crop(low, size)
-        labels = torch.from_numpy(annotation.crop(low, size)).to(volume.device)
-    for axis in flips:
-        position[axis] = size[axis] - 1 - position[axis]
-    features = features.flip([axis + 1 for axis in flips])
-    vary_grey_values(features, volume.stem, config, rng)
-    z, y, x = position
-    return features, labels.flip(flips), (z, y, x)
+        features = volume.crop(place.low, place.size)
+        painted = annotation.crop(place.low, place.size)
+        labels = torch.from_numpy(painted).to(volume.device)
+    features = features.flip([axis + 1 for axis in variation.flips])
+    vary_grey_values(features, volume.stem, variation)
+    return features, labels.flip(variation.flips)
 
 
 def _warped(
-    volume: FeatureVolume,
-    annotation: Annotation,
-    anchor: Triple,
-    size: Triple,
-    centre: Sequence[int],
-    config: AugmentationConfig,
-    rng: np.random.Generator,
+    volume: FeatureVolume, annotation: Annotation, place: PatchPlace, warp: Warp
 ) -> tuple[Tensor, Tensor]:
-    ratio = volume.stem.ratio
-    warp = Warp.draw(rng, config, size, ratio)
-    positions = warp.positions(size, centre, ratio)
-    positions += np.asarray(anchor).reshape(3, 1, 1, 1)
+    positions = warp.positions(place.size, place.position(), volume.stem.ratio)
+    positions += np.asarray(place.anchor).reshape(3, 1, 1, 1)
     low = np.floor(positions.min(axis=(1, 2, 3))).astype(int)
     high = np.ceil(positions.max(axis=(1, 2, 3))).astype(int)
     last = np.array(volume.shape) - 1
@@ -222,20 +219,15 @@ def _grid(
 
 
 def vary_grey_values(
-    features: Tensor,
-    stem: FilterStem,
-    config: AugmentationConfig,
-    rng: np.random.Generator,
+    features: Tensor, stem: FilterStem, variation: Variation
 ) -> None:
     """Vary contrast, brightness, grey-value curve and noise of a patch, in place.
 
     Contrast and brightness act on image and filter responses as they would had the
     image been varied before the filters; curve and noise on the image alone.
     """
-    contrast = float(np.exp(rng.uniform(-1, 1) * np.log1p(config.contrast)))
-    brightness = float(rng.uniform(-1, 1)) * config.brightness
-    bend = float(rng.uniform(-1, 1)) * config.gamma
-    noise = float(rng.random()) * config.noise
+    contrast, brightness = variation.contrast, variation.brightness
+    bend, noise = variation.bend, variation.noise
     shape = (-1, 1, 1, 1)
     shift = (contrast - 1) * stem.mean + brightness * stem.brightness_response
     features.mul_(contrast).add_((shift / stem.deviation).view(shape))
@@ -244,35 +236,11 @@ def vary_grey_values(
         # A smooth monotone curve that fixes the mean: x + b x |x| / (1 + |x|).
         image.add_(bend * image * image.abs() / (1 + image.abs()))
     if noise:
-        seed = int(rng.integers(2**31))
-        generator = torch.Generator(device=image.device).manual_seed(seed)
+        generator = torch.Generator(device=image.device)
+        generator.manual_seed(variation.noise_seed)
         image.add_(
             torch.randn(image.shape, generator=generator, device=image.device),
             alpha=noise,
         )
 
 
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotate about Z, then Y, then X, by angles in radians."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        a, b = [other for other in range(3) if other != axis]
-        turn = np.eye(3)
-        turn[[a, a, b, b], [a, b, a, b]] = [
-            np.cos(angle),
-            -np.sin(angle),
-            np.sin(angle),
-            np.cos(angle),
-        ]
-        matrix = turn @ matrix
-    return matrix
-
-
-def _tensor_product(
-    control: NDArray[np.float64], bases: Sequence[NDArray[np.float64]]
-) -> NDArray[np.float64]:
-    """Evaluate a spline: control (3, a, b, c), bases (Z, a), (Y, b), (X, c)."""
-    value = np.tensordot(control, bases[2], axes=(3, 1))
-    value = np.tensordot(value, bases[1], axes=(2, 1))
-    value = np.tensordot(value, bases[0], axes=(1, 1))
-    return value.transpose(0, 3, 2, 1)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .augment import sample_patch
-from .patches import PatchSampler
+from .augment import PatchPlace, Variation, read_patch
+from .patches import PatchLocation, PatchSampler
+from .ranks import ALONE, Ranks
 from .valid_padding import valid_output
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .annotation import Annotation
     from .config import AugmentationConfig, ModelConfig, Triple
     from .planning import PatchPlan
@@ -65,44 +65,68 @@ class BatchSource:
         self._model = model
         self._sampler = PatchSampler(annotations)
 
-    def draw(self, plan: PatchPlan, rng: np.random.Generator) -> Batch:
-        """Draw one batch; all its patches lie along slices of the same orientation."""
+    def draw(
+        self, plan: PatchPlan, rng: np.random.Generator, ranks: Ranks = ALONE
+    ) -> Batch:
+        """Draw one batch, or what this rank has of it.
+
+        All its patches lie along slices of the same orientation. Every rank draws all
+        that is random of the whole batch, and reads its own patches.
+        """
         locations = self._sampler.draw(plan.batch_size, rng)
         normal = locations[0].normal
         size = plan.sizes[normal]
         inner = valid_output(size, self._model) or size
-        patches = []
-        for location in locations:
-            z, y, x = (
-                n // 2 + int(rng.integers(-m // 4, m // 4 + 1)) * (axis != normal)
-                for axis, (n, m) in enumerate(zip(size, inner, strict=True))
+        drawn = [self._lay(location, size, inner, rng) for location in locations]
+        patches = [
+            read_patch(
+                self._volumes[locations[k].volume],
+                self._sampler.annotations[locations[k].volume],
+                *drawn[k],
             )
-            patches.append(
-                sample_patch(
-                    self._volumes[location.volume],
-                    self._sampler.annotations[location.volume],
-                    location.anchor,
-                    size,
-                    (z, y, x),
-                    self._augmentation,
-                    rng,
-                    # Unpadded convolutions evaluate the middle only, where a patch
-                    # at the border of the volume has to keep its labels.
-                    move_inside=self._model.padding == "same",
-                )
-            )
+            for k in ranks.share(len(drawn))
+        ]
         features = torch.stack([patch[0] for patch in patches]).contiguous(
             memory_format=torch.channels_last_3d
         )
         labels = torch.stack([patch[1] for patch in patches])
         if self._model.padding == "valid":
             return Batch(features, _target(labels, _centre(size, inner)), None)
-        positions = [patch[2][normal] for patch in patches]
-        region = choose_region(labels, normal, positions)
+        positions = [
+            place.position(variation.flips)[normal] for place, variation in drawn
+        ]
+        region = choose_region(labels, normal, positions, ranks)
         return Batch(features, _target(labels, region), region)
 
+    def _lay(
+        self,
+        location: PatchLocation,
+        size: Triple,
+        inner: Triple,
+        rng: np.random.Generator,
+    ) -> tuple[PatchPlace, Variation]:
+        """Draw where a patch lies around a labelled voxel, and how it is varied."""
+        z, y, x = (
+            n // 2 + int(rng.integers(-m // 4, m // 4 + 1)) * (axis != location.normal)
+            for axis, (n, m) in enumerate(zip(size, inner, strict=True))
+        )
+        volume = self._volumes[location.volume]
+        place = PatchPlace.around(
+            location.anchor,
+            size,
+            (z, y, x),
+            volume.shape,
+            # Unpadded convolutions evaluate the middle only, where a patch at the
+            # border of the volume has to keep its labels.
+            move_inside=self._model.padding == "same",
+        )
+        ratio = volume.stem.ratio
+        return place, Variation.draw(rng, self._augmentation, size, ratio)
 
-def choose_region(labels: Tensor, normal: int, positions: Sequence[int]) -> Region:
+
+def choose_region(
+    labels: Tensor, normal: int, positions: Sequence[int], ranks: Ranks = ALONE
+) -> Region:
     """Choose the slab around the annotated slices, or the whole patch.
 
     The loss lives on a few slices. The decoder is evaluated in a slab around them,
@@ -111,18 +135,23 @@ def choose_region(labels: Tensor, normal: int, positions: Sequence[int]) -> Regi
     Parameters
     ----------
     labels : Tensor of shape (N, Z, Y, X)
-        0 where unlabelled.
+        0 where unlabelled; of this rank's patches.
     normal : int
         Axis across the slices.
     positions : sequence of int
-        Where the annotated slice lies in each patch, along `normal`.
+        Where the annotated slice lies in each patch of the whole batch, along
+        `normal`.
+    ranks : Ranks
+        Those that have the other patches; all choose alike.
     """
     size = labels.shape[1:]
     low = max(0, min(positions) - SLAB)
     high = min(int(size[normal]), max(positions) + SLAB + 1)
     region = [(0, int(n)) for n in size]
     inside = labels.narrow(normal + 1, low, high - low).count_nonzero()
-    if 2 * int(inside) >= int(labels.count_nonzero()):
+    counts = np.array([int(inside), int(labels.count_nonzero())])
+    inside_all, labelled_all = ranks.add(counts)
+    if 2 * inside_all >= labelled_all:
         region[normal] = (low, high)
     return region[0], region[1], region[2]
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from napari_unet3d.engine import Annotation, AugmentationConfig
 from napari_unet3d.engine.augment import (
-    Warp,
-    cubic_b_spline,
+    Variation,
     sample_patch,
     vary_grey_values,
 )
@@ -19,6 +18,7 @@ from napari_unet3d.engine.normalize import IntensityStatistics
 from napari_unet3d.engine.stem import FilterStem
 from napari_unet3d.engine.validation import UNVARIED
 from napari_unet3d.engine.volume import FeatureVolume
+from napari_unet3d.engine.warp import Warp, cubic_b_spline
 
 SPACINGS = ((1.0, 1.0, 1.0), (4.0, 1.0, 1.0), (1.0, 3.0, 1.0))
 GEOMETRY = replace(UNVARIED, warp_probability=1, flip=(True, True, True))
@@ -285,9 +285,14 @@ def filtered():
     return volume
 
 
+def variation(seed=0, **strength):
+    config = replace(UNVARIED, **strength)
+    return Variation.draw(rng(seed), config, (4, 5, 6), (1.0, 1.0, 1.0))
+
+
 def varied(volume, seed=0, **strength):
     features = volume.compute((4, 4, 4), (4, 5, 6))
-    vary_grey_values(features, volume.stem, replace(UNVARIED, **strength), rng(seed))
+    vary_grey_values(features, volume.stem, variation(seed, **strength))
     return features
 
 
@@ -298,10 +303,11 @@ def test_grey_values_without_strength_stay(filtered):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("strength", [{"contrast": 0.4}, {"brightness": 0.7}])
 def test_responses_vary_as_those_of_a_varied_image(strength, seed, filtered):
-    generator = rng(seed)
-    contrast = np.exp(generator.uniform(-1, 1) * np.log1p(strength.get("contrast", 0)))
-    brightness = generator.uniform(-1, 1) * strength.get("brightness", 0)
-    other = volume_of(filtered.image[0] * contrast + brightness, scales=(1,))
+    drawn = variation(seed, **strength)
+    assert (drawn.contrast != 1) == ("contrast" in strength)
+    assert (drawn.brightness != 0) == ("brightness" in strength)
+    image = filtered.image[0] * drawn.contrast + drawn.brightness
+    other = volume_of(image, scales=(1,))
     other.stem.load_state_dict(filtered.stem.state_dict())
     torch.testing.assert_close(
         varied(filtered, seed, **strength),
@@ -322,8 +328,7 @@ def test_the_grey_value_curve_is_monotone_and_keeps_the_mean():
     volume = volume_of(np.linspace(-4, 4, 9).reshape(1, 1, 9))
     for seed in range(20):
         features = volume.compute((0, 0, 0), (1, 1, 9))
-        config = replace(UNVARIED, gamma=0.99)
-        vary_grey_values(features, volume.stem, config, rng(seed))
+        vary_grey_values(features, volume.stem, variation(seed, gamma=0.99))
         values = features.flatten()
         assert torch.all(values.diff() > 0)
         assert values[4] == 0
