@@ -14,10 +14,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 from ._thread_waiting import wait_briefly
+
+if TYPE_CHECKING:
+    from .engine.ranks import Ranks
 
 COMMANDS = {
     "demo": "train on a generated volume, segment and score it",
@@ -28,13 +31,17 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, ranks: Ranks | None = None
+) -> int:
     """Run the program.
 
     Parameters
     ----------
     arguments : sequence of str, optional
         In place of those of the process.
+    ranks : Ranks, optional
+        Where this process is one of several that run the same command together.
 
     Returns
     -------
@@ -44,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     wait_briefly()
     try:
-        status = _status(sys.argv[1:] if arguments is None else arguments)
+        status = _status(sys.argv[1:] if arguments is None else arguments, ranks)
         sys.stdout.flush()
     except BrokenPipeError:
         # What is flushed at the end of the process has nowhere to go either.
@@ -53,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _status(arguments: Sequence[str]) -> int:
+def _status(arguments: Sequence[str], ranks: Ranks | None) -> int:
     """Run the program and turn every way in which it may end into a status."""
     from .engine.errors import EngineError
 
     try:
         with _prepared():
-            _run(arguments)
+            _run(arguments, ranks)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except EngineError as error:
@@ -102,7 +109,7 @@ def _with_flags(sentence: str) -> str:
     )
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _run(arguments: Sequence[str], ranks: Ranks | None) -> None:
     """Parse, importing only the module of the chosen command, and do it."""
     name = next((word for word in arguments if not word.startswith("-")), "")
     root = _Parser(
@@ -127,7 +134,9 @@ def _run(arguments: Sequence[str]) -> None:
             chosen = importlib.import_module(f".commands.{command}", __package__)
             chosen.add_arguments(sub)
             parser = sub
-    options, unknown = root.parse_known_args(arguments)
+    # A command may have to be started again in other processes.
+    given = argparse.Namespace(words=tuple(arguments), ranks=ranks)
+    options, unknown = root.parse_known_args(arguments, given)
     if unknown:
         parser.error(_unknown(unknown, parser))
     assert chosen is not None

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from napari_unet3d.engine import Trainer, load, save
 from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.engine.errors import EngineError, SaveError
+from napari_unet3d.engine.events import Trained
+from napari_unet3d.engine.ranks import ALONE, Ranks
 
+from .devices import check_devices, train_on_devices
 from .files import check_outputs, check_writable, expanded, make_folder
 from .flags import add_flags, given_flags
 from .history import History
@@ -56,6 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
     )
     often.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs, or processes on a CPU, that train one model together; each takes "
+        "its share of every batch (default: 1)",
+    )
+    often.add_argument(
         "--config",
         metavar="FILE",
         help="YAML file with sections data, model, training, segmentation and output; "
@@ -80,13 +91,19 @@ def run(options: argparse.Namespace) -> None:
     file = read_run(options.config) if options.config else {}
     checkpoint = load(expanded(options.resume)) if options.resume else None
     config = build_run(overlay_values(settings_of(checkpoint), file, flags))
-    train(config, checkpoint, options.stop_after)
+    ranks: Ranks = options.ranks or ALONE
+    if not options.ranks:
+        check_devices(options.devices, config.training)
+        if options.devices > 1:
+            train_on_devices(options.words, options.devices)
+    train(config, checkpoint, options.stop_after, ranks)
 
 
 def train(
     config: RunConfig,
     checkpoint: Checkpoint | None = None,
     stop_after: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train as configured, reporting on the terminal.
 
@@ -98,13 +115,15 @@ def train(
         Model to go on from.
     stop_after : int, optional
         End after this many steps, keeping the schedule.
+    ranks : Ranks
+        Those that train the model together; the first one writes it and scores.
 
     Raises
     ------
     EngineError
         Where something is missing or wrong; before any training if possible.
     """
-    model = _checked(config, checkpoint, stop_after)
+    model = _checked(config, checkpoint, stop_after, ranks)
     keep_freed_memory()
     training, units = _opened(config, config.data.train)
     validation, _ = _opened(config, config.data.validation)
@@ -117,25 +136,27 @@ def train(
         class_names=config.data.class_names,
         unit=units[0],
         save_to=model,
+        ranks=ranks,
     )
     n_classes = trainer.model.n_classes or 0
     _check_classes(config, trainer)
     check_tests(config, trainer.model.in_channels or 1)
     history = None
-    if config.output.log_dir:
+    if config.output.log_dir and ranks.rank == 0:
         history = History(
             config.output.log_dir,
             n_classes,
             trainer.history,
             config.output.tensorboard,
         )
-    report = Reporter()
+    report, stopped = Reporter(), False
     try:
         with stopped_by_signals() as stop:
             for event in trainer.run(stop, stop_after):
                 report(event)
                 if history:
                     history(event)
+                stopped = isinstance(event, Trained) and event.reason == "stopped"
     except SaveError as error:
         raise _rescued(trainer, model, error) from error
     finally:
@@ -143,11 +164,16 @@ def train(
             history.close()
     if trainer.schedule.progress < 1:
         print(f"go on with --resume {model}", file=sys.stderr)
-    segment_and_score(config, trainer.class_names)
+    # Another rank may have been asked to stop.
+    if ranks.rank == 0 and not stopped:
+        segment_and_score(config, trainer.class_names)
 
 
 def _checked(
-    config: RunConfig, checkpoint: Checkpoint | None, stop_after: int | None
+    config: RunConfig,
+    checkpoint: Checkpoint | None,
+    stop_after: int | None,
+    ranks: Ranks,
 ) -> Path:
     """Find out before the work what would end it; return the model's path."""
     if not config.data.train:
@@ -163,6 +189,8 @@ def _checked(
         raise EngineError(f"--stop-after must be at least 1, got {stop_after}")
     if checkpoint:
         check_same_network(config, checkpoint)
+    if ranks.rank:
+        return expanded(config.output.model)
     check_writable(config.output.model)
     inputs = [
         name

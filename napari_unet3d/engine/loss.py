@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .annotation import UNLABELLED
+from .ranks import ALONE, Ranks
 
 
 def sparse_loss(
@@ -21,6 +22,7 @@ def sparse_loss(
     kind: str = "cross_entropy",
     class_weights: Tensor | None = None,
     focal_gamma: float = 2.0,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Return the loss of the labelled voxels of a batch.
 
@@ -38,11 +40,14 @@ def sparse_loss(
         Weight of each class.
     focal_gamma : float
         Focusing exponent of the focal loss.
+    ranks : Ranks
+        Those that have the rest of the batch.
 
     Returns
     -------
     Tensor
-        A scalar: the weighted mean over labelled voxels; 0 where there are none.
+        A scalar: the weighted mean over labelled voxels; 0 where there are none. With
+        several ranks it is that of the whole batch, its gradient that of this part.
 
     Examples
     --------
@@ -63,19 +68,22 @@ def sparse_loss(
     if kind == "focal":
         # Above 0: the power's slope is infinite there for exponents below 1.
         losses = losses * (1 - likelihood.exp()).clamp_min(1e-6) ** focal_gamma
-    mean = (losses * weight).sum() / weight.sum().clamp_min(1e-8)
+    sums = ranks.total(torch.stack([(losses * weight).sum(), weight.sum()]))
+    mean = sums[0] / sums[1].clamp_min(1e-8)
     if kind == "dice_cross_entropy":
-        mean = mean + _dice_loss(log_probabilities.exp(), truth)
+        mean = mean + _dice_loss(log_probabilities.exp(), truth, ranks)
     return mean
 
 
-def _dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
+def _dice_loss(probabilities: Tensor, truth: Tensor, ranks: Ranks) -> Tensor:
     """One minus the mean soft Dice of the classes among (n, K) labelled voxels."""
     one_hot = functional.one_hot(truth, probabilities.shape[1]).to(probabilities)
-    overlap = (probabilities * one_hot).sum(dim=0)
-    total = probabilities.sum(dim=0) + one_hot.sum(dim=0)
-    present = one_hot.sum(dim=0) > 0
-    dice = 2 * overlap / total.clamp_min(1e-8)
+    sums = [probabilities * one_hot, probabilities, one_hot]
+    overlap, predicted, true = ranks.total(
+        torch.stack([values.sum(dim=0) for values in sums])
+    )
+    present = true > 0
+    dice = 2 * overlap / (predicted + true).clamp_min(1e-8)
     return (1 - dice[present]).sum() / present.sum().clamp_min(1)
 
 

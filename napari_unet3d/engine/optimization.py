@@ -12,6 +12,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint, build_network
 from .errors import EngineError
 from .loss import sparse_loss
+from .ranks import ALONE, Ranks
 from .warm_start import BATCHES, starts_warm
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class Optimization:
         Where to compute.
     dtype : torch.dtype
         Number format of the convolutions.
+    ranks : Ranks
+        Those that learn together; each takes its share of every batch.
     """
 
     def __init__(
@@ -101,14 +104,16 @@ class Optimization:
         training: TrainingConfig,
         device: torch.device,
         dtype: torch.dtype,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._training = training
+        self._training, self._ranks = training, ranks
         self._device, self._dtype = device, dtype
         torch.manual_seed(training.seed)
         network = build_network(model).to(device)
         self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         """The moving average of the weights, in evaluation mode."""
+        self._forward = ranks.parallel(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=training.learning_rate,
@@ -170,13 +175,14 @@ class Optimization:
             norm.momentum = momentum
             norm.train(not frozen)
         with self.autocast():
-            logits = self.network(batch.features, batch.region)
+            logits = self._forward(batch.features, batch.region)
         loss = sparse_loss(
             logits,
             batch.target,
             self._training.loss,
             class_weights,
             self._training.focal_gamma,
+            self._ranks,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from .config import ModelConfig, Spacing, TrainingConfig, Triple
+    from .ranks import Ranks
 
 AXES = "ZYX"
 
@@ -186,6 +187,28 @@ def plan_patches(
         warning = "; ".join(filter(None, [plan.warning, few]))
         plan = replace(plan, batch_size=2, warning=warning)
     return plan
+
+
+def share_patches(
+    plan: PatchPlan, training: TrainingConfig, ranks: Ranks
+) -> PatchPlan:
+    """Have a plan that all ranks follow, with a patch for each at least.
+
+    Raises
+    ------
+    EngineError
+        Where the batch that was asked for has fewer patches than there are ranks.
+    """
+    # Free memory differs from device to device.
+    plan = ranks.first(plan)
+    if plan.batch_size >= ranks.count:
+        return plan
+    if training.batch_size:
+        raise EngineError(
+            f"a batch_size of {training.batch_size} cannot be shared by {ranks.count} "
+            f"devices; use a batch_size of {ranks.count} or more, or fewer devices"
+        )
+    return replace(plan, batch_size=ranks.count)
 
 
 def _chosen_patches(

@@ -26,7 +26,8 @@ from .events import Saved, Started, StepDone, Trained, TrainingEvent, Validated,
 from .label_checks import check_annotations
 from .model_file import save
 from .optimization import Optimization, Schedule, copied
-from .planning import plan_patches, resolve_model
+from .planning import plan_patches, resolve_model, share_patches
+from .ranks import ALONE, Ranks
 from .training_data import TrainingData, TrainingVolume
 from .warm_start import begin_warm, starts_warm
 
@@ -58,6 +59,9 @@ class Trainer:
         Unit of the spacing, stored in the model.
     save_to : path, optional
         Model file, written now and then and at the end.
+    ranks : Ranks
+        Those that train the model together, each with the same volumes and settings;
+        the first one saves.
 
     Raises
     ------
@@ -77,9 +81,11 @@ class Trainer:
         class_colors: Sequence[str] = (),
         unit: str = "",
         save_to: str | Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.training = training or TrainingConfig()
-        self.save_to = save_to
+        self.save_to = save_to if ranks.rank == 0 else None
+        self._ranks = ranks
         self.device = choose_device(self.training.device)
         self.dtype = choose_precision(self.device, self.training.precision)
         shapes = [volume.image.shape for volume in volumes]
@@ -92,11 +98,12 @@ class Trainer:
         )
         self.stem = build_stem(self.model).to(self.device)
         self.data = TrainingData(
-            volumes, validation, self.stem, self.model, self.training
+            volumes, validation, self.stem, self.model, self.training, ranks
         )
-        self.plan = plan_patches(self.training, self.model, shapes, self.device)
+        plan = plan_patches(self.training, self.model, shapes, self.device)
+        self.plan = share_patches(plan, self.training, ranks)
         self.optimization = Optimization(
-            self.model, self.training, self.device, self.dtype
+            self.model, self.training, self.device, self.dtype, ranks
         )
         self.schedule = Schedule(self.training)
         self._best = BestWeights()
@@ -140,6 +147,7 @@ class Trainer:
             resuming goes on exactly.
         """
         stop = stop or threading.Event()
+        self._stopped = False
         self.schedule.begin()
         problem = self.data.refresh(self.plan)
         if not self.step and starts_warm(self.model, self.training):
@@ -152,7 +160,7 @@ class Trainer:
             yield Warned(warning)
         first, last_event, last_save = self.step, 0.0, time.monotonic()
         every = self.training.validate_every
-        while self.schedule.progress < 1 and not stop.is_set():
+        while not self._is_to_stop(stop) and self.schedule.progress < 1:
             if stop_after is not None and self.step - first >= stop_after:
                 break
             loss = yield from self._timed(self._step_or_shrink())
@@ -166,7 +174,7 @@ class Trainer:
                 yield from self._save_and_go_on()
                 last_save = time.monotonic()
         finished = self.schedule.progress >= 1
-        reason = "finished" if finished else "stopped" if stop.is_set() else "paused"
+        reason = "finished" if finished else "stopped" if self._stopped else "paused"
         if self.step % every and reason != "paused":
             yield from self.validate()
         if self.save_to:
@@ -214,6 +222,13 @@ class Trainer:
         self.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
 
+    def _is_to_stop(self, stop: threading.Event) -> bool:
+        """Tell whether any rank is to stop; all get the first one's clock."""
+        self.schedule.seconds, self._stopped = self._ranks.agree(
+            self.schedule.seconds, stop.is_set()
+        )
+        return self._stopped
+
     def _timed(
         self, work: Generator[TrainingEvent, None, Any]
     ) -> Generator[TrainingEvent, None, Any]:
@@ -232,7 +247,9 @@ class Trainer:
             try:
                 return self._step()
             except (RuntimeError, MemoryError) as error:
-                smaller = self.plan.smaller(self.model)
+                # Whoever has less memory than the others cannot go on without them.
+                alone = self._ranks.count == 1
+                smaller = self.plan.smaller(self.model) if alone else None
                 if not is_out_of_memory(error) or smaller is None:
                     with out_of_memory_as_error(OUT_OF_MEMORY):
                         raise
@@ -246,7 +263,7 @@ class Trainer:
     def _step(self) -> Tensor:
         """Do one step of the optimizer and return its loss."""
         rng = np.random.default_rng((self.training.seed, self.step))
-        batch = self.data.batches.draw(self.plan, rng)
+        batch = self.data.batches.draw(self.plan, rng, self._ranks)
         loss = self.optimization.step(
             batch,
             self.data.class_weights,
@@ -283,10 +300,11 @@ class Trainer:
     def _started(self) -> Started:
         assert self.model.base_channels
         assert self.model.pooling is not None
-        network = self.optimization.network
+        network, count = self.optimization.network, self._ranks.count
+        several = f"{count} × " if count > 1 else ""
         return Started(
             step=self.step,
-            device=describe_device(self.device),
+            device=several + describe_device(self.device),
             precision=str(self.dtype).removeprefix("torch."),
             n_parameters=sum(p.numel() for p in network.parameters()),
             base_channels=self.model.base_channels,

@@ -15,6 +15,7 @@ from .errors import EngineError
 from .label_checks import check_annotations
 from .loss import automatic_class_weights
 from .normalize import IntensityStatistics, as_channels_first
+from .ranks import ALONE, Ranks
 from .validation import HeldOut
 from .volume import FeatureVolume
 
@@ -79,6 +80,8 @@ class TrainingData:
         The model's.
     model, training : ModelConfig, TrainingConfig
         With nothing left open in `model`.
+    ranks : Ranks
+        Those that measure together.
     """
 
     batches: BatchSource
@@ -95,7 +98,9 @@ class TrainingData:
         stem: FilterStem,
         model: ModelConfig,
         training: TrainingConfig,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self.volumes = tuple(volumes)
         self.features = _feature_volumes(volumes, stem)
         self._validation = tuple(validation)
@@ -171,7 +176,9 @@ class TrainingData:
         self.batches = BatchSource(
             self.features, taught, self._training.augmentation, self._model
         )
-        self.held_out = HeldOut(held_features, held, plan, self._model)
+        self.held_out = HeldOut(
+            held_features, held, plan, self._model, self._ranks
+        )
         self.class_weights = self._choose_class_weights(taught)
 
     def _choose_class_weights(self, annotations: Sequence[Annotation]) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from .batches import BatchSource
 from .config import AugmentationConfig, ModelConfig
 from .metrics import Scores, count
+from .ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -46,6 +47,8 @@ class HeldOut:
         Shapes of the patches.
     model : ModelConfig
         The network's.
+    ranks : Ranks
+        Those that share the work.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class HeldOut:
         annotations: Sequence[Annotation],
         plan: PatchPlan,
         model: ModelConfig,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.voxels = sum(len(annotation) for annotation in annotations)
         self.fingerprint = _fingerprint(annotations)
         self._n_classes = model.n_classes or 0
         self.plan = plan
+        self._ranks = ranks
         self._source = (
             BatchSource(volumes, annotations, UNVARIED, model) if self.voxels else None
         )
@@ -71,7 +76,7 @@ class HeldOut:
             return None
         totals = np.zeros((3, self._n_classes), np.int64)
         with torch.no_grad(), autocast:
-            for k in range(BATCHES):
+            for k in self._ranks.share(BATCHES):
                 batch = self._source.draw(self.plan, np.random.default_rng(k))
                 found = network(batch.features, batch.region).argmax(dim=1)
                 labelled = batch.target >= 0
@@ -80,7 +85,7 @@ class HeldOut:
                     found[labelled].cpu().numpy() + 1,
                     self._n_classes,
                 )
-        return Scores(*totals)
+        return Scores(*self._ranks.add(totals))
 
 
 def _fingerprint(annotations: Sequence[Annotation]) -> float:

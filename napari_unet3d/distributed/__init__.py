@@ -1,0 +1,1 @@
+"""Work that several processes, devices or machines share."""
