@@ -31,9 +31,7 @@ COMMANDS = {
 }
 
 
-def main(
-    arguments: Sequence[str] | None = None, ranks: Ranks | None = None
-) -> int:
+def main(arguments: Sequence[str] | None = None, ranks: Ranks | None = None) -> int:
     """Run the program.
 
     Parameters

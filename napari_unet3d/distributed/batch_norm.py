@@ -34,7 +34,7 @@ class SharedBatchNorm3d(nn.BatchNorm3d):
         with torch.no_grad():
             count, mean, variance = _statistics(input.detach())
             self._follow(mean, variance * count / (count - 1).clamp_min(1))
-        normalized: Tensor = _Normalize.apply(
+        normalized: Tensor = _Normalize.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, mean, variance, count, self.eps
         )
         return normalized

@@ -23,6 +23,9 @@ Process = subprocess.Popen[bytes]
 STORE = "NAPARI_UNET3D_STORE"
 """Environment variable with the file through which the processes find one another."""
 
+PROGRAM = ("-m", "napari_unet3d.distributed")
+"""What every process runs."""
+
 LOST_OTHERS = 3
 """Exit status of a process that ended only because another one had."""
 
@@ -65,9 +68,11 @@ def run_processes(words: Sequence[str], count: int, stop: threading.Event) -> in
                 store = Path(folder, "store")
                 processes.append(_start(words, _environment(rank, count, store)))
             _wait(processes, stop)
+            # What ends from here on is not to blame.
+            statuses = [process.poll() for process in processes]
         finally:
             _end(processes)
-    return _status([process.returncode for process in processes])
+    return _status(statuses)
 
 
 def cores() -> int:
@@ -95,7 +100,7 @@ def _environment(rank: int, count: int, store: Path) -> dict[str, str]:
 
 
 def _start(words: Sequence[str], environment: dict[str, str]) -> Process:
-    command = [sys.executable, "-m", "napari_unet3d.distributed", *words]
+    command = [sys.executable, *PROGRAM, *words]
     # A signal of the terminal is for this process, which passes it on by ending the
     # input. It ends as well if this process is killed.
     if sys.platform == "win32":
@@ -147,22 +152,25 @@ def _end(processes: Sequence[Process]) -> None:
     _close_inputs(processes)
 
 
-def _status(statuses: Sequence[int]) -> int:
+def _status(statuses: Sequence[int | None]) -> int:
     """Return the exit status that stands for all, or raise what nobody has said."""
+    count, stopped = len(statuses), 128 + signal.SIGTERM
     if 2 in statuses:
         return 2
-    stopped = 128 + signal.SIGTERM
-    if stopped in statuses and not {*statuses} - {0, stopped, LOST_OTHERS}:
-        return stopped
     for rank, status in enumerate(statuses):
-        if status in (0, LOST_OTHERS, stopped, -signal.SIGTERM):
+        if status in (None, 0, LOST_OTHERS, stopped):
             continue
         how = f"failed with status {status}"
         if status < 0:
             how = f"was killed by {signal.Signals(-status).name}"
         raise EngineError(
-            f"process {rank + 1} of {len(statuses)} {how}, which ended the training; "
-            "if memory ran out use fewer --devices or a smaller --patch-size, and go "
-            "on from the model as it was last saved with --resume"
+            f"process {rank + 1} of {count} {how}, which ended the training; if memory "
+            "ran out use fewer --devices or a smaller --patch-size; go on with "
+            "--resume from the model, if it had been saved before"
         )
-    return max(statuses)
+    if LOST_OTHERS in statuses and stopped not in statuses:
+        raise EngineError(
+            f"the {count} processes lost one another; go on with --resume from the "
+            "model, if it had been saved before"
+        )
+    return stopped if stopped in statuses else 0

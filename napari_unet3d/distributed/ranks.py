@@ -39,7 +39,7 @@ class ProcessRanks(Ranks):
 
     def total(self, sums: Tensor) -> Tensor:
         """Return sums over all processes; their gradient is that of this one's part."""
-        total: Tensor = _Total.apply(sums)
+        total: Tensor = _Total.apply(sums)  # type: ignore[no-untyped-call]
         return total
 
     def parallel(self, network: UNet3D) -> Callable[..., Tensor]:
@@ -48,7 +48,7 @@ class ProcessRanks(Ranks):
         # The statistics are the same everywhere anyway.
         names = inspect.signature(DistributedDataParallel).parameters
         new, old = "forward_sync_buffers", "broadcast_buffers"
-        unsent = {new if new in names else old: False}
+        unsent: dict[str, Any] = {new if new in names else old: False}
         parallel = DistributedDataParallel(network, **unsent)
         # torch's own rule is the mean over the processes; here every process has its
         # part of the gradient.
@@ -74,7 +74,10 @@ def _sum_bucket(
     """Add up a part of the gradient while the rest is still computed."""
     work = distributed.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
-    return work.get_future().then(lambda done: done.value()[0])
+    summed: torch.futures.Future[Tensor] = work.get_future().then(
+        lambda done: done.value()[0]
+    )
+    return summed
 
 
 def are_others_lost(error: RuntimeError) -> bool:

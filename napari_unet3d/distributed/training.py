@@ -115,7 +115,7 @@ def _backend() -> str:
 
 
 def _stop_at_end_of_input() -> None:
-    """Stop after the present step once whoever started this process says so, or dies."""
+    """Stop after the present step once who started this process says so, or dies."""
     while os.read(0, 1):
         pass
     signal.raise_signal(signal.SIGTERM)

@@ -218,9 +218,7 @@ def _grid(
     )[None]
 
 
-def vary_grey_values(
-    features: Tensor, stem: FilterStem, variation: Variation
-) -> None:
+def vary_grey_values(features: Tensor, stem: FilterStem, variation: Variation) -> None:
     """Vary contrast, brightness, grey-value curve and noise of a patch, in place.
 
     Contrast and brightness act on image and filter responses as they would had the
@@ -242,5 +240,3 @@ def vary_grey_values(
             torch.randn(image.shape, generator=generator, device=image.device),
             alpha=noise,
         )
-
-

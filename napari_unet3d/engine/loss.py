@@ -69,7 +69,7 @@ def sparse_loss(
         # Above 0: the power's slope is infinite there for exponents below 1.
         losses = losses * (1 - likelihood.exp()).clamp_min(1e-6) ** focal_gamma
     sums = ranks.total(torch.stack([(losses * weight).sum(), weight.sum()]))
-    mean = sums[0] / sums[1].clamp_min(1e-8)
+    mean: Tensor = sums[0] / sums[1].clamp_min(1e-8)
     if kind == "dice_cross_entropy":
         mean = mean + _dice_loss(log_probabilities.exp(), truth, ranks)
     return mean
@@ -84,7 +84,8 @@ def _dice_loss(probabilities: Tensor, truth: Tensor, ranks: Ranks) -> Tensor:
     )
     present = true > 0
     dice = 2 * overlap / (predicted + true).clamp_min(1e-8)
-    return (1 - dice[present]).sum() / present.sum().clamp_min(1)
+    mean: Tensor = (1 - dice[present]).sum() / present.sum().clamp_min(1)
+    return mean
 
 
 def automatic_class_weights(counts: Sequence[int], balance: float) -> Tensor:

@@ -189,9 +189,7 @@ def plan_patches(
     return plan
 
 
-def share_patches(
-    plan: PatchPlan, training: TrainingConfig, ranks: Ranks
-) -> PatchPlan:
+def share_patches(plan: PatchPlan, training: TrainingConfig, ranks: Ranks) -> PatchPlan:
     """Have a plan that all ranks follow, with a patch for each at least.
 
     Raises

@@ -1,7 +1,7 @@
 """Those that train one model together, each with a share of every batch.
 
-The engine knows only what it needs of the others: which patches are whose, and sums over
-all. How they reach one another is settled by a subclass.
+The engine knows only what it needs of the others: which patches are whose, and sums
+over all. How they reach one another is settled by a subclass.
 """
 
 from __future__ import annotations

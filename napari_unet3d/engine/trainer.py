@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -17,17 +16,16 @@ from .config import ModelConfig, TrainingConfig
 from .device import (
     choose_device,
     choose_precision,
-    describe_device,
     is_out_of_memory,
     out_of_memory_as_error,
 )
-from .errors import EngineError
-from .events import Saved, Started, StepDone, Trained, TrainingEvent, Validated, Warned
+from .events import Trained, TrainingEvent, Warned
 from .label_checks import check_annotations
-from .model_file import save
 from .optimization import Optimization, Schedule, copied
 from .planning import plan_patches, resolve_model, share_patches
 from .ranks import ALONE, Ranks
+from .reports import Reports
+from .saving import RegularSaving
 from .training_data import TrainingData, TrainingVolume
 from .warm_start import begin_warm, starts_warm
 
@@ -84,8 +82,12 @@ class Trainer:
         ranks: Ranks = ALONE,
     ) -> None:
         self.training = training or TrainingConfig()
-        self.save_to = save_to if ranks.rank == 0 else None
         self._ranks = ranks
+        self._saving = RegularSaving(
+            save_to if ranks.rank == 0 else None,
+            self.training.save_every,
+            self.checkpoint,
+        )
         self.device = choose_device(self.training.device)
         self.dtype = choose_precision(self.device, self.training.precision)
         shapes = [volume.image.shape for volume in volumes]
@@ -107,7 +109,7 @@ class Trainer:
         )
         self.schedule = Schedule(self.training)
         self._best = BestWeights()
-        self.history: list[dict[str, Any]] = []
+        self._reports = Reports(self)
         self.unit = unit
         if checkpoint:
             self._restore(checkpoint)
@@ -133,6 +135,11 @@ class Trainer:
         """Held-out "iou" and "step" of the best weights; empty where there are none."""
         return self._best.figures
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, earlier sessions of the model included."""
+        return self._reports.history
+
     def run(
         self, stop: threading.Event | None = None, stop_after: int | None = None
     ) -> Iterator[TrainingEvent]:
@@ -155,10 +162,11 @@ class Trainer:
                 begin_warm(
                     self.optimization, self.data.batches, self.plan, self.training.seed
                 )
-        yield self._started()
+        yield self._reports.started(self._ranks.count)
         for warning in filter(None, (self.plan.warning, problem)):
             yield Warned(warning)
-        first, last_event, last_save = self.step, 0.0, time.monotonic()
+        first, last_event = self.step, 0.0
+        self._saving.begin()
         every = self.training.validate_every
         while not self._is_to_stop(stop) and self.schedule.progress < 1:
             if stop_after is not None and self.step - first >= stop_after:
@@ -167,19 +175,15 @@ class Trainer:
             # Reading the loss waits for the device: not at every step of a GPU.
             if self.device.type == "cpu" or time.monotonic() - last_event > 0.1:
                 last_event = time.monotonic()
-                yield self._step_done(loss)
+                yield self._reports.step_done(loss)
             if self.step % every == 0:
                 yield from self._timed(self.validate())
-            if time.monotonic() - last_save > self.training.save_every:
-                yield from self._save_and_go_on()
-                last_save = time.monotonic()
+            yield from self._saving.if_due()
         finished = self.schedule.progress >= 1
         reason = "finished" if finished else "stopped" if self._stopped else "paused"
         if self.step % every and reason != "paused":
             yield from self.validate()
-        if self.save_to:
-            save(self.checkpoint(), self.save_to)
-            yield Saved(self.step, str(self.save_to))
+        yield from self._saving.at_the_end()
         yield Trained(self.step, self.seconds, reason)
 
     def checkpoint(self) -> Checkpoint:
@@ -207,19 +211,15 @@ class Trainer:
             measured = self._best.measure(
                 self.data.held_out, self.optimization, self.step
             )
-        if measured is None:
-            return
-        scores, is_best = measured
-        iou, mean = scores.iou.tolist(), scores.mean_iou
-        self._record(iou=iou, mean_iou=mean)
-        yield Validated(self.step, self.seconds, tuple(iou), mean, is_best)
+        if measured is not None:
+            yield self._reports.validated(*measured)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.stem.load_state_dict(checkpoint.stem)
         self.optimization.restore(checkpoint)
         self.schedule.restore(checkpoint)
         self._best.restore(checkpoint)
-        self.history = list(checkpoint.history)
+        self._reports.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
 
     def _is_to_stop(self, stop: threading.Event) -> bool:
@@ -272,48 +272,6 @@ class Trainer:
         )
         self.schedule.step += 1
         return loss
-
-    def _step_done(self, loss: Tensor) -> StepDone:
-        value, rate = float(loss), self.schedule.learning_rate
-        if not math.isfinite(value):
-            raise EngineError(
-                f"the loss is {value} after {self.step} steps; lower the learning "
-                f"rate (now {self.training.learning_rate:g}) or use precision float32"
-            )
-        self._record(loss=value, learning_rate=rate)
-        progress = min(1.0, self.schedule.progress)
-        return StepDone(self.step, value, rate, self.seconds, progress)
-
-    def _record(self, **figures: Any) -> None:
-        self.history.append({"step": self.step, "seconds": self.seconds, **figures})
-
-    def _save_and_go_on(self) -> Iterator[TrainingEvent]:
-        if not self.save_to:
-            return
-        try:
-            save(self.checkpoint(), self.save_to)
-        except EngineError as error:
-            yield Warned(f"{error}; training goes on")
-        else:
-            yield Saved(self.step, str(self.save_to))
-
-    def _started(self) -> Started:
-        assert self.model.base_channels
-        assert self.model.pooling is not None
-        network, count = self.optimization.network, self._ranks.count
-        several = f"{count} × " if count > 1 else ""
-        return Started(
-            step=self.step,
-            device=several + describe_device(self.device),
-            precision=str(self.dtype).removeprefix("torch."),
-            n_parameters=sum(p.numel() for p in network.parameters()),
-            base_channels=self.model.base_channels,
-            patch_size=self.plan.sizes[0],
-            batch_size=self.plan.batch_size,
-            pooling=self.model.pooling,
-            labelled_voxels=self.data.labelled_voxels,
-            held_out_voxels=self.data.held_out.voxels,
-        )
 
 
 def _named(names: Sequence[str], count: int) -> tuple[str, ...]:

@@ -176,9 +176,7 @@ class TrainingData:
         self.batches = BatchSource(
             self.features, taught, self._training.augmentation, self._model
         )
-        self.held_out = HeldOut(
-            held_features, held, plan, self._model, self._ranks
-        )
+        self.held_out = HeldOut(held_features, held, plan, self._model, self._ranks)
         self.class_weights = self._choose_class_weights(taught)
 
     def _choose_class_weights(self, annotations: Sequence[Annotation]) -> Tensor:
