@@ -95,6 +95,8 @@ def run(options: argparse.Namespace) -> None:
     if not options.ranks:
         check_devices(options.devices, config.training)
         if options.devices > 1:
+            # Rather than in every process, once it has started.
+            _checked(config, checkpoint, options.stop_after, ranks)
             train_on_devices(options.words, options.devices)
     train(config, checkpoint, options.stop_after, ranks)
 

@@ -29,6 +29,9 @@ PROGRAM = ("-m", "napari_unet3d.distributed")
 LOST_OTHERS = 3
 """Exit status of a process that ended only because another one had."""
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit status of a process that was asked to stop."""
+
 GRACE = 5.0
 """Seconds in which the others may end by themselves once one has failed."""
 
@@ -72,6 +75,11 @@ def run_processes(words: Sequence[str], count: int, stop: threading.Event) -> in
             statuses = [process.poll() for process in processes]
         finally:
             _end(processes)
+    if stop.is_set():
+        # The signal came before anything was there to be stopped.
+        statuses = [
+            STOPPED if status == -signal.SIGTERM else status for status in statuses
+        ]
     return _status(statuses)
 
 
@@ -128,7 +136,7 @@ def _wait(processes: Sequence[Process], stop: threading.Event) -> None:
 
 
 def _is_failure(status: int | None) -> bool:
-    return status not in (None, 0, 128 + signal.SIGTERM)
+    return status not in (None, 0, STOPPED)
 
 
 def _close_inputs(processes: Sequence[Process]) -> None:
@@ -154,11 +162,11 @@ def _end(processes: Sequence[Process]) -> None:
 
 def _status(statuses: Sequence[int | None]) -> int:
     """Return the exit status that stands for all, or raise what nobody has said."""
-    count, stopped = len(statuses), 128 + signal.SIGTERM
+    count = len(statuses)
     if 2 in statuses:
         return 2
     for rank, status in enumerate(statuses):
-        if status in (None, 0, LOST_OTHERS, stopped):
+        if status in (None, 0, LOST_OTHERS, STOPPED):
             continue
         how = f"failed with status {status}"
         if status < 0:
@@ -168,9 +176,9 @@ def _status(statuses: Sequence[int | None]) -> int:
             "ran out use fewer --devices or a smaller --patch-size; go on with "
             "--resume from the model, if it had been saved before"
         )
-    if LOST_OTHERS in statuses and stopped not in statuses:
+    if LOST_OTHERS in statuses and STOPPED not in statuses:
         raise EngineError(
             f"the {count} processes lost one another; go on with --resume from the "
             "model, if it had been saved before"
         )
-    return stopped if stopped in statuses else 0
+    return STOPPED if STOPPED in statuses else 0

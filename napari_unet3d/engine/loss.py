@@ -57,7 +57,8 @@ def sparse_loss(
     0.6931
     """
     labelled = target != UNLABELLED
-    chosen = logits.movedim(1, -1)[labelled].float()
+    chosen = logits.movedim(1, -1)[labelled]
+    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
     truth = target[labelled]
     if class_weights is None:
         class_weights = torch.ones(logits.shape[1], device=logits.device)

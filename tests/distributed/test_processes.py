@@ -69,6 +69,14 @@ def test_a_stop_is_passed_on_and_waited_for(run, monkeypatch):
     assert run("sys.stdin.read(); time.sleep(0.5); sys.exit(143)", stop) == 143
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_stop_before_anything_is_there_to_be_stopped(run):
+    stop = threading.Event()
+    stop.set()
+    code = "import signal; sys.stdin.read(); os.kill(os.getpid(), signal.SIGTERM)"
+    assert run(code, stop) == 143
+
+
 def test_one_that_was_asked_to_stop_does_not_end_the_others(run, monkeypatch):
     monkeypatch.setattr(processes, "GRACE", 0.1)
     assert run("time.sleep(rank == 0); sys.exit(143 * rank)") == 143

