@@ -66,9 +66,7 @@ def test_two_devices_make_the_model_of_one(work, capfd):
         )
     assert found.training == expected.training
     names = {path.name for path in work.iterdir()} - {"a.tif", "a_truth.tif"}
-    assert names == {
-        *("a_sparse.tif", "config.yaml", "all.pt", "one.pt", "a_segmentation.tif")
-    }
+    assert names == {*("a_sparse.tif", "config.yaml", "all.pt", "one.pt", "a_seg.tif")}
 
 
 def test_started_by_torchrun(work):
@@ -172,11 +170,10 @@ def test_devices_that_are_there(device, gpus, count, sentence, monkeypatch):
             check_devices(count, settings)
 
 
-@pytest.mark.parametrize("words", [["train", "config.yaml"], ["segment"], []])
-def test_without_torchrun_it_says_how_to_start_it(words):
+def test_without_torchrun_it_says_how_to_start_it():
     others = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     done = subprocess.run(
-        [sys.executable, "-m", "napari_unet3d.distributed", *words],
+        [sys.executable, "-m", "napari_unet3d.distributed", "train"],
         capture_output=True,
         text=True,
         timeout=280,
