@@ -107,7 +107,7 @@ class Optimization:
         ranks: Ranks = ALONE,
     ) -> None:
         self._training, self._ranks = training, ranks
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
         torch.manual_seed(training.seed)
         network = build_network(model).to(device)
         self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -201,14 +201,14 @@ class Optimization:
     def free(self) -> None:
         """Give back what a failed step holds on to."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which convolutions use the short number format."""
         if self._dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)
+        return torch.autocast(self.device.type, dtype=self._dtype)
 
     def state(self) -> dict[str, Any]:
         """Return copies of all that a checkpoint holds of this."""

@@ -160,7 +160,11 @@ class Trainer:
         if not self.step and starts_warm(self.model, self.training):
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 begin_warm(
-                    self.optimization, self.data.batches, self.plan, self.training.seed
+                    self.optimization,
+                    self.model,
+                    self.data.batches,
+                    self.plan,
+                    self.training.seed,
                 )
         yield self._reports.started(self._ranks.count)
         for warning in filter(None, (self.plan.warning, problem)):

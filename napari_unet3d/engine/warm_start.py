@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checkpoint import build_network
 from .closed_form import solve_head
 from .config import ModelConfig
 
@@ -51,14 +52,20 @@ def starts_warm(model: ModelConfig, training: TrainingConfig) -> bool:
 
 
 def begin_warm(
-    optimization: Optimization, source: BatchSource, plan: PatchPlan, seed: int
+    optimization: Optimization,
+    model: ModelConfig,
+    source: BatchSource,
+    plan: PatchPlan,
+    seed: int,
 ) -> None:
     """Load the weights, then take statistics and head from labelled patches.
 
     Parameters
     ----------
     optimization : Optimization
-        Of a network that `starts_warm`, before its first step.
+        Before its first step.
+    model : ModelConfig
+        Its network's, which `starts_warm`.
     source : BatchSource
         Draws the labelled patches.
     plan : PatchPlan
@@ -66,7 +73,12 @@ def begin_warm(
     seed : int
         Of the training.
     """
-    network = optimization.network
+    # Not the network that learns: others may have a part in its statistics, while this
+    # is done alike by all of them.
+    network = build_network(model).to(
+        optimization.device,
+        memory_format=torch.channels_last_3d,  # type: ignore[call-overload]
+    )
     stored = torch.load(FILE, map_location="cpu", weights_only=True)
     load_body(network, stored)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
@@ -95,7 +107,8 @@ def begin_warm(
         head.weight.copy_(solution[:-1].T.reshape(head.weight.shape))
         assert head.bias is not None
         head.bias.copy_(solution[-1])
-    optimization.average.load_state_dict(network.state_dict())
+    for learner in (optimization.network, optimization.average):
+        learner.load_state_dict(network.state_dict())
 
 
 def load_body(network: UNet3D, stored: dict[str, Tensor]) -> None:

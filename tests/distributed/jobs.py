@@ -79,6 +79,12 @@ def train(ranks, *arguments, stop_after=None):
     return prepared.checkpoint()
 
 
+def begin_warm(ranks):
+    """Return the checkpoint of a warm start, before the first step."""
+    warm = {"base_channels": 8, "filter_scales": (1.0, 2.0, 4.0, 8.0)}
+    return train(ranks, None, warm, stop_after=0)
+
+
 def train_in_double(ranks, training, model=None, checkpoint=None, stop_after=None):
     """Train with double precision, where rounding hides nothing."""
     build = optimization.build_network

@@ -65,6 +65,13 @@ def test_the_same_model_in_single_precision(training, model, together):
     assert asdict(first.training) == asdict(expected.training)
 
 
+def test_the_same_warm_start(together):
+    expected = jobs.begin_warm(ALONE)
+    first, second = together(jobs.begin_warm)
+    assert_same_weights(second, first, 0)
+    assert_same_weights(first, expected, 1e-3)
+
+
 def test_going_on_with_another_number_of_processes(together):
     expected = jobs.train_in_double(ALONE, {})
     begun = jobs.train_in_double(ALONE, {}, stop_after=1)

@@ -232,7 +232,7 @@ def test_memory_is_given_back_on_a_gpu_too(monkeypatch):
     optimization = make()
     optimization.free()
     assert not emptied
-    optimization._device = torch.device("cuda")
+    optimization.device = torch.device("cuda")
     optimization.free()
     assert emptied
 
