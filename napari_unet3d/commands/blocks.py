@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -21,11 +22,13 @@ from napari_unet3d.io.record import BlockRecord, differences
 from .progress import Reporter, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_unet3d.engine.regions import Region
     from napari_unet3d.engine.segmentation import Segmenter
+    from napari_unet3d.io import WritableArray
     from napari_unet3d.io.unfinished import UnfinishedVolume
+
+CarryOut = Callable[..., Generator[int, None, None]]
+"""Segments the blocks of a task, with the arguments and results of `segment_all`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Task:
 
     segmenter: Segmenter
     selection: Selection
+    block_memory: float | None = None
+    """Bytes for each of several blocks at a time, where no earlier run says it."""
 
     def plan(self, memory: float) -> list[Region]:
         """Return the blocks."""
@@ -48,6 +53,8 @@ class Task:
 
     def memory(self) -> float:
         """Return the bytes for a block where no earlier run says it."""
+        if self.block_memory is not None:
+            return self.block_memory
         return lasting_memory(self.segmenter.config, self.segmenter.device)
 
 
@@ -58,7 +65,7 @@ def segment_all(
     probabilities: Any = None,
     *,
     finished: Collection[int] = (),
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Segment all blocks but the finished ones, yielding the number of each.
 
     Parameters
@@ -94,6 +101,8 @@ def segment_resumably(
     check_input: Callable[[], object],
     *,
     restart: bool = False,
+    carry_out: CarryOut | None = None,
+    is_kept: bool = False,
 ) -> None:
     """Segment into OME-Zarrs; ended at any moment, the next call goes on from there.
 
@@ -109,6 +118,10 @@ def segment_resumably(
         Raises an `EngineError` if the image is not there any more.
     restart : bool
         Whether to forget an earlier run.
+    carry_out : callable, optional
+        Segments the blocks in place of `segment_all`, with its arguments.
+    is_kept : bool
+        Whether that also checks the image and has each block on the disk.
 
     Raises
     ------
@@ -131,6 +144,13 @@ def segment_resumably(
             print("the unfinished output is gone; beginning anew", file=sys.stderr)
             record = None
     memory = task.memory() if record is None else record.memory
+    if memory > task.memory() and not (record and record.is_complete):
+        print(
+            f"warning: the unfinished run took {memory / 2**30:.2g} GiB for a block, "
+            f"{task.memory() / 2**30:.2g} GiB are meant to be taken now; if memory "
+            "runs out, go on with fewer blocks at a time, or begin anew with --restart",
+            file=sys.stderr,
+        )
     blocks = task.plan(memory)
     if record is not None and record.blocks != len(blocks):
         raise EngineError(
@@ -141,7 +161,18 @@ def segment_resumably(
     record = record or BlockRecord(target, made_from, len(blocks), memory)
     try:
         if not record.is_complete:
-            _fill(task, blocks, volumes, record, check_input, is_new)
+            arrays = _opened(volumes, record, is_new)
+            finished = frozenset(record.finished)
+            steps = (carry_out or segment_all)(task, blocks, *arrays, finished=finished)
+            # What works beside this must have ended before anything is discarded.
+            with closing(steps):
+                for number in steps:
+                    if not is_kept:
+                        # A store that vanishes reads as zeros.
+                        check_input()
+                        for volume in volumes:
+                            volume.flush(blocks[number])
+                    record.add(number)
         for volume in volumes:
             volume.finish()
         record.remove()
@@ -152,31 +183,21 @@ def segment_resumably(
             volume.close()
 
 
-def _fill(
-    task: Task,
-    blocks: Sequence[Region],
-    volumes: Sequence[UnfinishedVolume],
-    record: BlockRecord,
-    check_input: Callable[[], object],
-    is_new: bool,
-) -> None:
+def _opened(
+    volumes: Sequence[UnfinishedVolume], record: BlockRecord, is_new: bool
+) -> list[WritableArray]:
+    """Begin the outputs, or go on with them."""
     if is_new:
         record.remove()
         arrays = [volume.begin() for volume in volumes]
         record.write()
-    else:
-        arrays = [volume.resume() for volume in volumes]
-        print(
-            f"going on after {len(record.finished)} of {len(blocks)} blocks",
-            file=sys.stderr,
-        )
-    finished = frozenset(record.finished)
-    for number in segment_all(task, blocks, *arrays, finished=finished):
-        # A store that vanishes reads as zeros.
-        check_input()
-        for volume in volumes:
-            volume.flush(blocks[number])
-        record.add(number)
+        return arrays
+    arrays = [volume.resume() for volume in volumes]
+    print(
+        f"going on after {len(record.finished)} of {record.blocks} blocks",
+        file=sys.stderr,
+    )
+    return arrays
 
 
 def _require_same(

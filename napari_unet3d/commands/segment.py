@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_unet3d.engine import Segmenter, load
+from napari_unet3d.engine import SegmentationConfig, Segmenter, load
 from napari_unet3d.engine.blockwise import Selection
 from napari_unet3d.engine.device import keep_freed_memory
+from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import Volume, create_volume, open_image
 from napari_unet3d.io.location import existing, located
 from napari_unet3d.io.unfinished import UnfinishedVolume
-from napari_unet3d.io.units import converted
 
-from . import selection
+from . import on_workers, selection
 from .blocks import RemainingTime, Task, segment_all, segment_resumably
+from .concurrent_blocks import memory_on_devices, on_devices
+from .described import descriptions, warn_of_spacing
 from .files import check_outputs, expanded
 from .flags import add_flags, given_flags
-from .origin import origin
+from .on_workers import Files, workers
+from .origin import origin, read_from
 from .selection import read_selection
 from .settings import build_run, overlay_values, read_run
 
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     import argparse
 
     from napari_unet3d.engine.checkpoint import Checkpoint
-    from napari_unet3d.engine.config import SegmentationConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(group, "segmentation")
     selection.add_arguments(group)
     add_flags(parser.add_argument_group("data"), "data", only=("channels", "axes"))
+    on_workers.add_arguments(parser.add_argument_group("many processes or machines"))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -85,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
         mask=options.mask,
         skip_below=options.skip_below,
         restart=options.restart,
+        dask=options.dask,
+        dask_local=options.dask_local,
     )
 
 
@@ -101,6 +106,8 @@ def segment_file(
     mask: str | Path | None = None,
     skip_below: str | float | None = None,
     restart: bool = False,
+    dask: str | None = None,
+    dask_local: int | None = None,
 ) -> None:
     """Segment a volume; the outputs appear only once they are complete.
 
@@ -121,6 +128,10 @@ def segment_file(
         What to segment, see `selection`.
     restart : bool
         Whether to forget an unfinished earlier run.
+    dask : str, optional
+        Address of a scheduler whose workers do it.
+    dask_local : int, optional
+        Number of processes to do it in.
 
     Raises
     ------
@@ -129,27 +140,50 @@ def segment_file(
     """
     outputs = [output] if probabilities is None else [output, probabilities]
     check_outputs(outputs, [image, model, *([] if mask is None else [mask])])
+    other = next((p for p in outputs if located(p).kind != "OME-Zarr"), None)
+    if other is not None and (dask, dask_local) != (None, None):
+        raise EngineError(
+            f"several processes write OME-Zarrs only, got {other}; choose a name that "
+            "ends in .zarr"
+        )
     keep_freed_memory()
+    config = config or SegmentationConfig()
     checkpoint = load(expanded(model))
     volume = open_image(image, axes=axes, channels=channels)
-    _warn_of_spacing(checkpoint, volume)
+    warn_of_spacing(checkpoint, volume)
     chosen = read_selection(volume.data.shape[1:], region, mask, skip_below, axes)
-    if all(located(path).kind == "OME-Zarr" for path in outputs):
+    if other is None:
         files = [
             UnfinishedVolume(path, shape, "uint8", **description)
             for path, (shape, description) in zip(
-                outputs, _descriptions(checkpoint, volume), strict=False
+                outputs, descriptions(checkpoint, volume), strict=False
             )
         ]
-        segmenter = Segmenter(checkpoint, volume.data, config)
-        segment_resumably(
-            Task(segmenter, chosen or Selection()),
-            files,
-            origin(model, volume, segmenter, outputs[1:], axes, channels)
-            | selection.origin(region, mask, skip_below),
-            lambda: existing(image),
-            restart=restart,
-        )
+        with workers(dask, dask_local, config) as crew:
+            if crew is None:
+                segmenter = Segmenter(checkpoint, volume.data, config)
+                device, carry_out = segmenter.device.type, on_devices(segmenter)
+                memory = memory_on_devices(config)
+            else:
+                # Only to plan with.
+                here = replace(config, device="cpu", recompute_statistics=False)
+                segmenter = Segmenter(checkpoint, volume.data, here)
+                device, memory = crew.device, crew.block_memory
+                named = Files(model, image, axes, channels, mask, files)
+                carry_out = crew.carry_out(named, config)
+            made_from = origin(model, volume, segmenter.features.statistics, config)
+            made_from["device"] = device
+            segment_resumably(
+                Task(segmenter, chosen or Selection(), memory),
+                files,
+                made_from
+                | read_from(axes, channels, outputs[1:])
+                | selection.origin(region, mask, skip_below),
+                lambda: existing(image),
+                restart=restart,
+                carry_out=carry_out,
+                is_kept=crew is not None,
+            )
     else:
         _segment_at_once(checkpoint, volume, config, outputs, chosen)
     print(f"wrote {' and '.join(map(str, outputs))}", file=sys.stderr)
@@ -158,7 +192,7 @@ def segment_file(
 def _segment_at_once(
     checkpoint: Checkpoint,
     volume: Volume,
-    config: SegmentationConfig | None,
+    config: SegmentationConfig,
     outputs: Sequence[str | Path],
     chosen: Selection | None,
 ) -> None:
@@ -167,69 +201,19 @@ def _segment_at_once(
         arrays: list[Any] = [
             files.enter_context(create_volume(path, shape, "uint8", **description))
             for path, (shape, description) in zip(
-                outputs, _descriptions(checkpoint, volume), strict=False
+                outputs, descriptions(checkpoint, volume), strict=False
             )
         ]
         segmenter = Segmenter(checkpoint, volume.data, config)
-        if chosen is None:
+        carry_out = on_devices(segmenter)
+        if chosen is None and carry_out is None:
             report = RemainingTime()
             for event in segmenter.run(*arrays):
                 report(event)
         else:
-            task = Task(segmenter, chosen)
-            for _ in segment_all(task, task.plan(task.memory()), *arrays):
-                pass
-
-
-def _descriptions(
-    checkpoint: Checkpoint, volume: Volume
-) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
-    """Return shape and description of the files for labels and probabilities."""
-    shape = volume.data.shape[1:]
-    common: dict[str, Any] = {
-        "spacing": volume.spacing,
-        "unit": volume.unit,
-        "affine": volume.affine,
-    }
-    classes = {
-        "class_names": checkpoint.class_names,
-        "class_colors": _colors(checkpoint),
-    }
-    n_classes = checkpoint.model.n_classes or 0
-    return [
-        (shape, common | classes),
-        ((n_classes, *shape), common | {"labels": False}),
-    ]
-
-
-def _colors(checkpoint: Checkpoint) -> list[list[float]] | None:
-    """Return the colours of the classes as numbers from 0 to 1, if it has any."""
-    colors = checkpoint.class_colors
-    if not colors or not all(re.fullmatch(r"#[0-9a-fA-F]{6}", c) for c in colors):
-        return None
-    return [[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]
-
-
-def _warn_of_spacing(checkpoint: Checkpoint, volume: Volume) -> None:
-    """Tell where voxels have another size or shape than those of the training."""
-    trained, spacing = checkpoint.model.spacing, volume.spacing
-    if trained is None or spacing is None:
-        return
-    if checkpoint.unit and volume.unit:
-        spacing = converted(spacing, volume.unit, checkpoint.unit)
-    if trained == (1, 1, 1) and not checkpoint.unit:
-        # Nothing was known but that voxels are cubes.
-        z, y, x = (length / min(spacing) for length in spacing)
-        spacing = z, y, x
-    ratios = [a / b for a, b in zip(spacing, trained, strict=True)]
-    if max(ratios) > 1.25 or min(ratios) < 0.8:
-        print(
-            f"warning: {volume.source} has a spacing of {_shown(spacing)} but the "
-            f"model was trained at {_shown(trained)} {checkpoint.unit}".rstrip()
-            + "; resample the image for a better segmentation",
-            file=sys.stderr,
-        )
-
-
-def _shown(spacing: Sequence[float]) -> str:
-    return " × ".join(f"{value:g}" for value in spacing)
+            memory = memory_on_devices(config)
+            task = Task(segmenter, chosen or Selection(), memory)
+            steps = (carry_out or segment_all)(task, task.plan(task.memory()), *arrays)
+            with closing(steps):
+                for _ in steps:
+                    pass

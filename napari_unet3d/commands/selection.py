@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_unet3d.engine.blockwise import Selection
 from napari_unet3d.engine.errors import EngineError
-from napari_unet3d.io import open_image
 from napari_unet3d.io.location import located
+from napari_unet3d.io.mask import open_mask
 
 from .inputs import label_axes
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unet3d.engine.regions import Region
-    from napari_unet3d.io import Volume
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
@@ -62,7 +61,7 @@ def read_selection(
         return None
     selection = Selection(
         None if region is None else _region(region, shape),
-        None if mask is None else _Mask(open_image(mask, axes=label_axes(axes))),
+        None if mask is None else open_mask(mask, label_axes(axes)),
         None if skip_below is None else _value(skip_below),
     )
     selection.check(shape)
@@ -114,19 +113,3 @@ def _value(text: str | float) -> float:
             f"--skip-below must be a number, got {text!r}; give a grey value"
         )
     return value
-
-
-class _Mask:
-    """Show a volume of one channel, read lazily, as (Z, Y, X)."""
-
-    def __init__(self, volume: Volume) -> None:
-        self._data = volume.data
-        if self._data.shape[0] != 1:
-            raise EngineError(
-                f"the mask {volume.source} has {self._data.shape[0]} channels; save "
-                "one of them"
-            )
-        self.shape = tuple(self._data.shape[1:])
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._data[(0, *key)]

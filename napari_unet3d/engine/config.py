@@ -248,7 +248,11 @@ class SegmentationConfig:
         description="Recompute the batch normalisation's statistics on this volume, "
         "instead of those of the training",
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
+    device: str = Field(
+        default="auto",
+        description="auto, cpu, cuda, cuda:1 or mps; several as cuda:0,cuda:1, or all "
+        "for all GPUs",
+    )
     memory: PositiveFloat | None = Field(
         default=None,
         description="GiB to use beside input and output (default: from device)",

@@ -46,6 +46,35 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def choose_devices(name: str = "auto") -> list[torch.device]:
+    """Return the devices of a name; several are separated by commas.
+
+    "all" are all CUDA devices, or what "auto" is where there is none. Only devices of
+    one type round alike, so they may not be mixed.
+
+    Raises
+    ------
+    EngineError
+        Where there is no such device, or they are of several types.
+
+    Examples
+    --------
+    >>> choose_devices("cpu,cpu")
+    [device(type='cpu'), device(type='cpu')]
+    """
+    if name == "all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        indexed = [torch.device("cuda", k) for k in range(count)]
+        return indexed or [choose_device()]
+    devices = [choose_device(part.strip()) for part in name.split(",")]
+    if len({device.type for device in devices}) > 1:
+        raise EngineError(
+            f"devices {name} are of several types, which round differently; name "
+            "devices of one type, as cuda:0,cuda:1"
+        )
+    return devices
+
+
 def describe_device(device: torch.device) -> str:
     """Name the device as a person would."""
     if device.type == "cuda":

@@ -79,4 +79,13 @@ class Segmented:
     progress: float
 
 
+@dataclass(frozen=True)
+class BlockProgress:
+    """A part of one block of a plan is segmented."""
+
+    number: int
+    share: float
+    """Of the block, 1 once it is complete."""
+
+
 TrainingEvent = Started | StepDone | Validated | Saved | Warned | Trained

@@ -7,6 +7,7 @@ at origins that agree with its pooling, so nothing depends on the cut: no seams.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +22,7 @@ from .batch_statistics import recompute_statistics
 from .columns import SLAB, column_pixels, present_memory
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
-from .device import choose_device, out_of_memory_as_error
+from .device import choose_devices, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
@@ -95,7 +96,9 @@ class Segmenter:
     image : (Z, Y, X) or (C, Z, Y, X) array-like
         Read in boxes; need not fit in memory.
     config : SegmentationConfig, optional
-        How to.
+        How to. Of several devices it is the first, see `on`.
+    statistics : IntensityStatistics, optional
+        Of this image, where they are known already.
 
     Raises
     ------
@@ -108,6 +111,7 @@ class Segmenter:
         checkpoint: Checkpoint,
         image: Any,
         config: SegmentationConfig | None = None,
+        statistics: IntensityStatistics | None = None,
     ) -> None:
         self.config = config or SegmentationConfig()
         image = as_channels_first(image)
@@ -118,10 +122,10 @@ class Segmenter:
                 f"{image.shape[0]}; choose the channels that it was trained on"
             )
         self.n_classes = model.n_classes or 0
-        self.device = choose_device(self.config.device)
+        self.device = choose_devices(self.config.device)[0]
         stem = checkpoint.filter_stem().to(self.device)
         self.features = FeatureVolume(
-            image, IntensityStatistics.from_image(image), stem
+            image, statistics or IntensityStatistics.from_image(image), stem
         )
         self.shape: Triple = self.features.shape
         network = checkpoint.network(self.config.weights).to(self.device)
@@ -129,6 +133,16 @@ class Segmenter:
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 recompute_statistics(network, self.features)
         self.network = fold_normalization(network)
+
+    def on(self, device: torch.device) -> Segmenter:
+        """Return the same on another device; both may be used at the same time."""
+        other = copy.copy(self)
+        other.device = device
+        other.network = copy.deepcopy(self.network).to(device)
+        former = self.features
+        stem = copy.deepcopy(former.stem).to(device)
+        other.features = FeatureVolume(former.image, former.statistics, stem)
+        return other
 
     def run(
         self,

@@ -115,6 +115,20 @@ class UnfinishedVolume:
             remove(rest)
         return self._array(self._writer)
 
+    def join(self) -> WritableArray:
+        """Open what another process has begun, or resumed, to write parts of it.
+
+        Raises
+        ------
+        EngineError
+            If it is not there or damaged.
+        """
+        from .ome_zarr import ERRORS, reopen
+
+        with unreadable(str(self.folder), ERRORS, "zarr"):
+            self._writer = reopen(self.folder)
+        return self._array(self._writer)
+
     def flush(self, region: Sequence[tuple[int, int]]) -> None:
         """Have the chunks of a region (Z, Y, X) on the disk, come what may.
 

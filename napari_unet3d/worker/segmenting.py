@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet3d.engine.columns import present_memory
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.config_values import build
-from napari_unet3d.engine.device import choose_device
+from napari_unet3d.engine.device import choose_devices
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
 from napari_unet3d.engine.events import Warned
 from napari_unet3d.engine.segmentation import Segmenter
@@ -170,4 +170,4 @@ def _rgb(color: str) -> tuple[float, ...]:
 
 def _less_memory(config: SegmentationConfig) -> float:
     """Return a third of the GiB that were not there."""
-    return present_memory(config, choose_device(config.device)) / 2**30 / 3
+    return present_memory(config, choose_devices(config.device)[0]) / 2**30 / 3

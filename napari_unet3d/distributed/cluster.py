@@ -1,0 +1,141 @@
+"""Connections to dask's workers, on this machine or on others."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from napari_unet3d.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECTING = 10
+"""Seconds that a scheduler has to answer."""
+
+PATIENCE = 3
+"""Seconds without any worker before the person is told."""
+
+
+@contextmanager
+def scheduler_at(address: str) -> Iterator[Client]:
+    """Connect to a scheduler and wait for its first worker.
+
+    Parameters
+    ----------
+    address : str
+        As ``tcp://host:8786``, or the name of a scheduler file, which ends in .json.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    EngineError
+        If dask.distributed is not installed or no scheduler answers.
+    """
+    _require_distributed()
+    from distributed import Client
+
+    with _quiet():
+        try:
+            if address.endswith(".json"):
+                client = Client(
+                    scheduler_file=address, timeout=CONNECTING, set_as_default=False
+                )
+            else:
+                client = Client(address, timeout=CONNECTING, set_as_default=False)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).splitlines() or [""])[0].rstrip(".")
+            raise EngineError(
+                f"no dask scheduler answers at {address} ({reason}); see that "
+                "`dask scheduler` runs there, and give its address, as "
+                "tcp://host:8786, or its scheduler file"
+            ) from error
+        try:
+            _wait_for_worker(client, address)
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def local_workers(count: int, has_gpus: bool = False) -> Iterator[Client]:
+    """Start worker processes on this machine, which end with the block.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    has_gpus : bool
+        Whether each computes on a GPU.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    EngineError
+        If dask.distributed is not installed.
+    """
+    _require_distributed()
+    from distributed import Client, LocalCluster
+
+    with (
+        _quiet(),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            # What a block takes is decided by its plan; dask would stop or end workers.
+            memory_limit=0,
+            resources={"GPU": 1} if has_gpus else None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _require_distributed() -> None:
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise EngineError(
+            "dask.distributed is not installed; run "
+            'pip install "napari-unet3d[distributed]", or leave out --dask and '
+            "--dask-local"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep dask from logging what the program says itself."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _wait_for_worker(client: Client, address: str) -> None:
+    waited = False
+    while not client.nthreads():
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError:
+            if not waited:
+                print(
+                    f"waiting for a first worker at {address}; Ctrl-C stops",
+                    file=sys.stderr,
+                )
+            waited = True
