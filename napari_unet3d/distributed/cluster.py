@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from napari_unet3d.engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 CONNECTING = 10
 """Seconds that a scheduler has to answer."""
@@ -89,11 +91,11 @@ def local_workers(count: int, has_gpus: bool = False) -> Iterator[Client]:
     with (
         _quiet(),
         LocalCluster(
-            n_workers=count,
+            n_workers=0,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             # What a block takes is decided by its plan; dask would stop or end workers.
             memory_limit=0,
             resources={"GPU": 1} if has_gpus else None,
@@ -101,7 +103,27 @@ def local_workers(count: int, has_gpus: bool = False) -> Iterator[Client]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        _spare_interrupts(cluster)
+        cluster.scale(count)
+        client.wait_for_workers(count)
         yield client
+
+
+def _spare_interrupts(cluster: LocalCluster) -> None:
+    """Have Ctrl-C reach this process alone: it is this one that ends the workers.
+
+    A terminal sends it to all of them. What a thread starts inherits the signals that
+    the thread blocks, so those of the cluster's own thread do, begun anew or not.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return
+    # Starting it later, from that thread, would unblock them.
+    resource_tracker.ensure_running()
+
+    async def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    cluster.sync(block)
 
 
 def _require_distributed() -> None:

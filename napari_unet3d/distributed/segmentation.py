@@ -152,7 +152,7 @@ def _events(client: Client, topic: str) -> Iterator[queue.SimpleQueue[Any]]:
     try:
         yield events
     finally:
-        if client.status == "running":
+        if client.cluster is None and client.status == "running":
             client.unsubscribe_topic(topic)
 
 
@@ -206,7 +206,10 @@ def _cancelled_at_the_end(
     try:
         yield
     finally:
-        if pending and client.status == "running":
+        if pending and client.cluster is not None:
+            # Processes of this program alone need not end what they are at.
+            client.cluster.close()
+        elif pending and client.status == "running":
             client.cancel(list(pending.values()), force=True)
             told = False
             while _busy(client, job):

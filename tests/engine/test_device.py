@@ -11,6 +11,7 @@ from napari_unet3d.engine import EngineError, device
 from napari_unet3d.engine.device import (
     available_memory,
     choose_device,
+    choose_devices,
     choose_precision,
     describe_device,
     has_matrix_units,
@@ -53,6 +54,39 @@ def test_the_fastest_device_is_chosen(devices, expected, have):
 def test_a_device_by_name(name, have):
     have(cuda=2, mps=True)
     assert choose_device(name) == torch.device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auto", ["cuda"]),
+        ("cpu", ["cpu"]),
+        ("all", ["cuda:0", "cuda:1"]),
+        ("cuda:1, cuda:0", ["cuda:1", "cuda:0"]),
+    ],
+)
+def test_several_devices(name, expected, have):
+    have(cuda=2)
+    assert choose_devices(name) == [torch.device(device) for device in expected]
+
+
+def test_all_devices_without_a_gpu_are_the_one_there_is(have):
+    have()
+    assert choose_devices("all") == [CPU]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cpu,cuda:0", "devices cpu,cuda:0 are of several types"),
+        ("cuda:0,cuda:2", "device cuda:2 was asked for"),
+        ("cpu,", "unknown device ''"),
+    ],
+)
+def test_devices_that_do_not_go_together(name, message, have):
+    have(cuda=2)
+    with pytest.raises(EngineError, match=message):
+        choose_devices(name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,253 @@
+"""Segmentation by dask's workers: the same bytes, whoever computes them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+import torch
+import zarr
+from distributed import Client, LocalCluster
+
+from napari_unet3d.distributed import block_task, cluster, segmentation
+from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.io import location
+from tests.commands.conftest import contents, program, refused, samples, work
+
+__all__ = ["program", "refused", "samples", "work"]
+
+SHAPE = (70, 130, 80)
+FILES = ("segment", "--model", "model.pt", "--image", "wide.zarr")
+OUTPUTS = ("--output", "seg.zarr", "--probabilities", "prob.zarr")
+SMALL = ("--memory", "1e-6")
+BLOCKS = 6
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+
+
+@pytest.fixture(autouse=True)
+def two_torch_threads(monkeypatch):
+    """Keep torch to one thread, here and in the workers."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    ) as running:
+        yield running.scheduler_address
+
+
+@pytest.fixture
+def client(scheduler):
+    with Client(scheduler, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture
+def wide(work):
+    """Write a volume of several blocks."""
+    image = np.tile(tifffile.imread("b.tif"), (5, 5, 3))[tuple(map(slice, SHAPE))]
+    zarr.create_array("wide.zarr", data=image, chunks=(32, 32, 32))
+    return image
+
+
+@pytest.fixture
+def expected(wide, program):
+    """Return what one process makes of it."""
+    assert program(*FILES, *OUTPUTS, *SMALL).status == 0
+    return taken()
+
+
+def taken():
+    """Return the outputs as bytes, and remove them."""
+    found = {}
+    for name in ("seg.zarr", "prob.zarr"):
+        found[name] = contents(Path(name))
+        shutil.rmtree(name)
+    assert not list(Path().glob("*.unfinished*"))
+    return found
+
+
+def die_while_writing():
+    """Have a worker die when it has written a part of a block; runs on it."""
+    write = block_task._WantedArray.__setitem__
+
+    def last(self, place, value):
+        write(self, place, value)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    block_task._WantedArray.__setitem__ = last
+
+
+def lose_the_image(is_lost):
+    """Have a worker find no image once it has read it; runs on it."""
+    if not is_lost:
+        location.existing = lose_the_image.former
+        return
+
+    def failing(path):
+        raise OSError(f"{path} is on strike")
+
+    lose_the_image.former = location.existing
+    location.existing = failing
+
+
+def test_two_processes_give_the_same_bytes(expected, program):
+    before = psutil.Process().children(recursive=True)
+    result = program(*FILES, *OUTPUTS, *SMALL, "--dask-local", "2")
+    assert result.status == 0, result.err
+    assert "2 workers on 1 machine, 1 thread for a block, on cpu" in result.err
+    assert "segmented 100%" in result.err
+    assert taken() == expected
+    left = set(psutil.Process().children(recursive=True)) - set(before)
+    names = [" ".join(process.cmdline()) for process in left]
+    assert not [name for name in names if "resource_tracker" not in name]
+
+
+@posix
+def test_a_worker_that_is_killed_changes_nothing(expected, scheduler, client, program):
+    workers = client.nthreads()
+    client.run(die_while_writing, workers=[next(iter(workers))])
+    result = program(*FILES, *OUTPUTS, *SMALL, "--dask", scheduler)
+    assert result.status == 0, result.err
+    assert taken() == expected
+    client.wait_for_workers(2, timeout=60)
+    assert client.nthreads() != workers
+
+
+def test_selections_reach_the_workers(wide, scheduler, program):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[10:60, 20:70] = 1
+    tifffile.imwrite("mask.tif", mask)
+    chosen = ("--mask", "mask.tif", "--region", "5:,:,:70", "--skip-below", "20")
+    assert program(*FILES, *OUTPUTS, *SMALL, *chosen).status == 0
+    wanted = taken()
+    result = program(*FILES, *OUTPUTS, *SMALL, *chosen, "--dask", scheduler)
+    assert result.status == 0, result.err
+    assert taken() == wanted
+
+
+def test_one_way_goes_on_where_the_other_was_stopped(
+    expected, scheduler, program, monkeypatch
+):
+    from napari_unet3d.io.record import BlockRecord
+
+    add = BlockRecord.add
+
+    def interrupting(self, block):
+        add(self, block)
+        signal.raise_signal(signal.SIGINT)
+
+    plain, dask = (), ("--dask", scheduler)
+    for first, second in ((plain, dask), (dask, plain)):
+        with monkeypatch.context() as patched:
+            patched.setattr(BlockRecord, "add", interrupting)
+            result = program(*FILES, *OUTPUTS, *SMALL, *first)
+        assert result.status == 130
+        assert "1 of 6 blocks are finished; repeat the command to go on" in result.err
+        result = program(*FILES, *OUTPUTS, *SMALL, *second)
+        assert result.status == 0, result.err
+        assert "going on after 1 of 6 blocks" in result.err
+        assert taken() == expected
+
+
+def test_a_block_that_fails_is_a_sentence(expected, scheduler, client, program, work):
+    before = contents(work)
+    client.run(lose_the_image, True)
+    result = program(*FILES, *OUTPUTS, *SMALL, "--dask", scheduler)
+    client.run(lose_the_image, False)
+    assert result.status == 2
+    assert "failed on a worker (OSError: " in result.err.splitlines()[-1]
+    assert "wide.zarr is on strike" in result.err
+    assert contents(work) == before
+    assert program(*FILES, *OUTPUTS, *SMALL, "--dask", scheduler).status == 0
+    assert taken() == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc there")
+def test_workers_that_cannot_see_a_file_are_a_sentence(wide, scheduler, refused):
+    # The name means another folder in every process.
+    model = "/proc/self/cwd/model.pt"
+    line = refused(
+        *("segment", "--model", model, "--image", "wide.zarr", "--dask", scheduler),
+        *OUTPUTS,
+        after=1,
+    )
+    assert "2 of 2 workers cannot use the files. tcp://" in line
+    assert model in line
+    assert "Image, model and output must have the same names on all machines" in line
+
+
+def test_what_cannot_begin_is_a_sentence(wide, scheduler, refused, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setattr(cluster, "CONNECTING", 0.5)
+    dask = ("--dask", scheduler)
+    for flags, sentence in [
+        (
+            ("--dask", f"tcp://127.0.0.1:{port}"),
+            f"no dask scheduler answers at tcp://127.0.0.1:{port} (",
+        ),
+        (("--dask", "nonsense://x"), "no dask scheduler answers at nonsense://x ("),
+        (("--dask", "none.json"), "no dask scheduler answers at none.json ("),
+        ((*dask, "--dask-local", "2"), "exclude each other"),
+        (("--dask-local", "0"), "--dask-local must be at least 1, got 0"),
+        ((*dask, "--device", "cuda"), "none of the 2 workers offers a GPU; start "),
+        ((*dask, "--device", "cpu,cpu"), "each worker has one device, got --device"),
+        ((*dask, "--device", "quantum"), "unknown device 'quantum'; use auto, cpu"),
+    ]:
+        assert sentence in refused(*FILES, *OUTPUTS, *flags)
+    line = refused(*FILES, "--output", "seg.tif", *dask)
+    assert "several processes write OME-Zarrs only, got seg.tif" in line
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    line = refused(*FILES, *OUTPUTS, *dask)
+    assert 'pip install "napari-unet3d[distributed]"' in line
+
+
+class Ended:
+    """A future that ended badly."""
+
+    key = ("name", 3)
+
+    def __init__(self, status, error=None):
+        self.status, self._error = status, error
+
+    def exception(self):
+        return self._error
+
+
+class Scheduler:
+    def scheduler_info(self):
+        return {"address": "tcp://a:1"}
+
+
+def test_how_a_block_ends_is_a_sentence():
+    from distributed import KilledWorker
+
+    def sentence(*ended):
+        with pytest.raises(EngineError) as caught:
+            segmentation._require_success(Ended(*ended), 3, Scheduler())
+        return str(caught.value)
+
+    killed = KilledWorker("x", None, 3)
+    assert "each worker that began block 3 has died" in sentence("error", killed)
+    assert sentence("error", EngineError("no memory")) == "no memory"
+    assert "the scheduler at tcp://a:1 was stopped" in sentence("cancelled")
+    segmentation._require_success(Ended("finished"), 3, Scheduler())
