@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unet3d.engine.errors import EngineError
@@ -46,8 +49,11 @@ def scheduler_at(address: str) -> Iterator[Client]:
     with _quiet():
         try:
             if address.endswith(".json"):
+                _wait_for_file(address)
                 client = Client(
-                    scheduler_file=address, timeout=CONNECTING, set_as_default=False
+                    scheduler_file=os.path.expanduser(address),
+                    timeout=CONNECTING,
+                    set_as_default=False,
                 )
             else:
                 client = Client(address, timeout=CONNECTING, set_as_default=False)
@@ -149,15 +155,28 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _wait_for_file(name: str) -> None:
+    """Wait for the file that a scheduler writes when it starts."""
+    path = Path(os.path.expanduser(name))
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.absolute().parent}")
+    began, told = time.monotonic(), False
+    while not path.exists():
+        time.sleep(0.1)
+        if not told and time.monotonic() - began > PATIENCE:
+            print(f"waiting for the file {path}; Ctrl-C stops", file=sys.stderr)
+            told = True
+
+
 def _wait_for_worker(client: Client, address: str) -> None:
-    waited = False
+    told = False
     while not client.nthreads():
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError:
-            if not waited:
+            if not told:
                 print(
                     f"waiting for a first worker at {address}; Ctrl-C stops",
                     file=sys.stderr,
                 )
-            waited = True
+            told = True

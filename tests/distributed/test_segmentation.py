@@ -64,14 +64,18 @@ def wide(work):
     """Write a volume of several blocks."""
     image = np.tile(tifffile.imread("b.tif"), (5, 5, 3))[tuple(map(slice, SHAPE))]
     zarr.create_array("wide.zarr", data=image, chunks=(32, 32, 32))
-    return image
+
+
+KNOWN = []
+"""What one process makes of that volume: always the same, so computed once."""
 
 
 @pytest.fixture
 def expected(wide, program):
-    """Return what one process makes of it."""
-    assert program(*FILES, *OUTPUTS, *SMALL).status == 0
-    return taken()
+    if not KNOWN:
+        assert program(*FILES, *OUTPUTS, *SMALL).status == 0
+        KNOWN.append(taken())
+    return KNOWN[0]
 
 
 def taken():
@@ -167,7 +171,7 @@ def test_one_way_goes_on_where_the_other_was_stopped(
         assert taken() == expected
 
 
-def test_a_block_that_fails_is_a_sentence(expected, scheduler, client, program, work):
+def test_a_block_that_fails_is_a_sentence(wide, scheduler, client, program, work):
     before = contents(work)
     client.run(lose_the_image, True)
     result = program(*FILES, *OUTPUTS, *SMALL, "--dask", scheduler)
@@ -176,8 +180,6 @@ def test_a_block_that_fails_is_a_sentence(expected, scheduler, client, program, 
     assert "failed on a worker (OSError: " in result.err.splitlines()[-1]
     assert "wide.zarr is on strike" in result.err
     assert contents(work) == before
-    assert program(*FILES, *OUTPUTS, *SMALL, "--dask", scheduler).status == 0
-    assert taken() == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc there")
@@ -189,7 +191,7 @@ def test_workers_that_cannot_see_a_file_are_a_sentence(wide, scheduler, refused)
         *OUTPUTS,
         after=1,
     )
-    assert "2 of 2 workers cannot use the files. tcp://" in line
+    assert " of 2 workers cannot use the files. tcp://" in line
     assert model in line
     assert "Image, model and output must have the same names on all machines" in line
 
@@ -199,6 +201,7 @@ def test_what_cannot_begin_is_a_sentence(wide, scheduler, refused, monkeypatch):
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     monkeypatch.setattr(cluster, "CONNECTING", 0.5)
+    Path("damaged.json").write_text("{")
     dask = ("--dask", scheduler)
     for flags, sentence in [
         (
@@ -206,7 +209,8 @@ def test_what_cannot_begin_is_a_sentence(wide, scheduler, refused, monkeypatch):
             f"no dask scheduler answers at tcp://127.0.0.1:{port} (",
         ),
         (("--dask", "nonsense://x"), "no dask scheduler answers at nonsense://x ("),
-        (("--dask", "none.json"), "no dask scheduler answers at none.json ("),
+        (("--dask", "none/s.json"), "at none/s.json (there is no folder "),
+        (("--dask", "damaged.json"), "no dask scheduler answers at damaged.json ("),
         ((*dask, "--dask-local", "2"), "exclude each other"),
         (("--dask-local", "0"), "--dask-local must be at least 1, got 0"),
         ((*dask, "--device", "cuda"), "none of the 2 workers offers a GPU; start "),
