@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -48,16 +49,9 @@ def scheduler_at(address: str) -> Iterator[Client]:
 
     with _quiet():
         try:
-            if address.endswith(".json"):
-                _wait_for_file(address)
-                client = Client(
-                    scheduler_file=os.path.expanduser(address),
-                    timeout=CONNECTING,
-                    set_as_default=False,
-                )
-            else:
-                client = Client(address, timeout=CONNECTING, set_as_default=False)
-        except (OSError, ValueError, KeyError) as error:
+            target = _in_file(address) if address.endswith(".json") else address
+            client = Client(target, timeout=CONNECTING, set_as_default=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reason = (str(error).splitlines() or [""])[0].rstrip(".")
             raise EngineError(
                 f"no dask scheduler answers at {address} ({reason}); see that "
@@ -155,17 +149,26 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _wait_for_file(name: str) -> None:
-    """Wait for the file that a scheduler writes when it starts."""
-    path = Path(os.path.expanduser(name))
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.absolute().parent}")
+def _in_file(name: str) -> str:
+    """Return the address in the file that a scheduler writes when it starts."""
+    path = Path(os.path.expanduser(name)).absolute()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}")
     began, told = time.monotonic(), False
     while not path.exists():
         time.sleep(0.1)
         if not told and time.monotonic() - began > PATIENCE:
             print(f"waiting for the file {path}; Ctrl-C stops", file=sys.stderr)
             told = True
+    began = time.monotonic()
+    while True:
+        try:
+            return str(json.loads(path.read_text())["address"])
+        except ValueError:
+            # It may be at writing it.
+            if time.monotonic() - began > CONNECTING:
+                raise
+            time.sleep(0.1)
 
 
 def _wait_for_worker(client: Client, address: str) -> None:
