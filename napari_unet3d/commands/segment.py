@@ -174,7 +174,7 @@ def segment_file(
             made_from = origin(model, volume, segmenter.features.statistics, config)
             made_from["device"] = device
             segment_resumably(
-                Task(segmenter, chosen or Selection(), memory),
+                Task(segmenter, chosen or Selection(), block_memory=memory),
                 files,
                 made_from
                 | read_from(axes, channels, outputs[1:])
@@ -212,7 +212,7 @@ def _segment_at_once(
                 report(event)
         else:
             memory = memory_on_devices(config)
-            task = Task(segmenter, chosen or Selection(), memory)
+            task = Task(segmenter, chosen or Selection(), block_memory=memory)
             steps = (carry_out or segment_all)(task, task.plan(task.memory()), *arrays)
             with closing(steps):
                 for _ in steps:
