@@ -11,12 +11,16 @@ names. Needs ``pip install "napari-unet3d[distributed]" dask-jobqueue``.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from typing import Any
 
 from dask.utils import parse_bytes
 from dask_jobqueue import LSFCluster, SLURMCluster
+
+# Importing dask_jobqueue has made Ctrl-C end the program without a word.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def cluster_of(options: argparse.Namespace) -> Any:
@@ -75,10 +79,10 @@ def main() -> int:
         cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)
         program = [sys.executable, "-m", "napari_unet3d.cli", "segment"]
         address = ["--dask", cluster.scheduler_address]
-        try:
-            return subprocess.call([*program, *address, *options.segment])
-        except KeyboardInterrupt:  # which the program has got as well
-            return 130
+        with subprocess.Popen([*program, *address, *options.segment]) as segmenting:
+            # Ctrl-C reaches that program as well, which then ends by itself.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return segmenting.wait()
 
 
 if __name__ == "__main__":
