@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .config import SegmentationConfig
     from .unet import UNet3D
 
-SLAB = 32
+SLAB = 8
 """Slices that enter a sweep at once, about."""
 
 MOST_MEMORY = 8 * 2**30

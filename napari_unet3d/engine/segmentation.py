@@ -26,6 +26,7 @@ from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
 from .sweep import fold_normalization, sweep
+from .slabs import feature_slabs
 from .tiling import even_cores, receptive_margin, round_up, with_halo
 from .volume import FeatureVolume
 
@@ -96,6 +97,8 @@ class Segmenter:
         Read in boxes; need not fit in memory.
     config : SegmentationConfig, optional
         How to.
+    read_ahead : bool
+        Whether the image may be read in another thread, while the network computes.
 
     Raises
     ------
@@ -108,8 +111,11 @@ class Segmenter:
         checkpoint: Checkpoint,
         image: Any,
         config: SegmentationConfig | None = None,
+        *,
+        read_ahead: bool = False,
     ) -> None:
         self.config = config or SegmentationConfig()
+        self.read_ahead = read_ahead
         image = as_channels_first(image)
         model = checkpoint.model
         if image.shape[0] != model.in_channels:
@@ -212,20 +218,19 @@ class Segmenter:
         ]
         low = [first for first, _ in box]
         width = [last - first for first, last in box[1:]]
-        step = max(1, SLAB // strides[0]) * strides[0]
-
-        def slabs() -> Iterator[Tensor]:
-            for z in range(box[0][0], box[0][1], step):
-                depth = min(step, box[0][1] - z)
-                features = self.features.compute([z, *low[1:]], [depth, *width])
-                yield features[None].contiguous(memory_format=torch.channels_last_3d)
-
+        features = feature_slabs(
+            self.features,
+            low,
+            [box[0][1] - box[0][0], *width],
+            max(1, SLAB // strides[0]) * strides[0],
+            read_ahead=self.read_ahead,
+        )
         inner = tuple(
             slice(first - a, last - a)
             for (first, last), a in zip(core[1:], low[1:], strict=True)
         )
         z = low[0]
-        for logits in sweep(self.network, slabs()):
+        for logits in sweep(self.network, features):
             first, last = max(z, core[0][0]), min(z + logits.shape[2], core[0][1])
             if first < last:
                 block = logits[0, :, first - z : last - z, inner[0], inner[1]]

@@ -8,17 +8,21 @@ to all slices at once, while only a few slices of every layer are in memory.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import Convolution, Level
+from .layers import Convolution, Level, UpConvolution
 
 if TYPE_CHECKING:
     from .unet import UNet3D
+
+CHANNELS_LAST = torch.channels_last_3d
+"""Order in memory that convolutions are quickest in."""
 
 
 def fold_normalization(network: UNet3D) -> UNet3D:
@@ -39,7 +43,7 @@ def fold_normalization(network: UNet3D) -> UNet3D:
                 conv.weight.mul_(scale.view(-1, 1, 1, 1, 1))
                 conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
             module.norm = nn.Identity()
-    folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    folded.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     return folded
 
 
@@ -51,8 +55,9 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
     network : UNet3D
         In evaluation mode, with its normalisation folded.
     slabs : iterable of Tensor of shape (1, C, n, Y, X)
-        Consecutive slabs of the input. n, Y and X are multiples of the network's
-        total stride.
+        Consecutive slabs of the input. Y, X and the sum of all n are multiples of the
+        network's total stride. The first n is the most slices of a layer that are
+        computed at once.
 
     Yields
     ------
@@ -60,21 +65,34 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
         Consecutive slabs of the logits; together as many slices as came in, zero
         padding beyond the first and the last.
     """
-    top, waiting = _StreamedLevel(network, 0), _Queue()
     slabs = iter(slabs)
-    current = next(slabs)
-    while current is not None:
-        following = next(slabs, None)
-        logits = None
-        # Not around the whole: where a generator waits, its contexts are the caller's.
+    slab: Tensor | None = next(slabs)
+    assert slab is not None
+    top = _StreamedLevel(network, 0, slab.shape[2])
+    head = _StreamedHead(network)
+    while True:
+        is_last = slab is None
         with torch.no_grad():
-            waiting.push(current)
-            features = top.push(current, last=following is None)
-            if features is not None:
-                logits = network.classify(features, waiting.take(features.shape[2]))
-        if logits is not None:
-            yield logits
-        current = following  # type: ignore[assignment]
+            if slab is not None:
+                head.push(slab)
+            # Nothing here may keep the slab, nor what becomes of it, longer than needed.
+            decoded = top.push(slab, is_last)
+            slab = None
+        while True:
+            logits = None
+            # Not around all: where a generator waits, its contexts are the caller's.
+            with torch.no_grad():
+                portion = next(decoded, None)
+                if portion is None:
+                    break
+                if portion[0] is not None:
+                    logits = head.classify(portion[0])
+                del portion
+            if logits is not None:
+                yield logits
+        if is_last:
+            return
+        slab = next(slabs, None)
 
 
 class _StreamedConvolution:
@@ -82,57 +100,127 @@ class _StreamedConvolution:
 
     def __init__(self, convolution: Convolution) -> None:
         self._conv = convolution.conv
-        self._tail: Tensor | None = None
+        self._stack: Tensor | None = None
 
     def push(self, x: Tensor | None, last: bool) -> Tensor | None:
-        parts = [part for part in (self._tail, x) if part is not None]
-        if not parts:
+        """Convolve what is complete with slices (1, C, n, Y, X), none of them at best.
+
+        After the last ones comes a border of zeros.
+        """
+        if x is not None:
+            self.room(x.shape[2], x, last).copy_(x)
+        elif last:
+            self.room(0, None, last)
+        else:
             return None
-        border = torch.zeros_like(parts[0][:, :, :1])
-        if self._tail is None:
-            parts.insert(0, border)
+        return self.convolve()
+
+    def room(self, count: int, like: Tensor | None, last: bool) -> Tensor:
+        """Make room for slices, to be filled and then convolved.
+
+        Returns
+        -------
+        Tensor of shape (1, C, count, Y, X)
+            In the device and of the plane of `like`; uninitialised.
+        """
+        known = self._stack
+        source = known if like is None else like
+        if source is None:
+            raise ValueError("a sweep needs at least one slice")
+        before = 1 if known is None else known.shape[2]
+        size = (1, self._conv.in_channels, before + count + last, *source.shape[3:])
+        stack = torch.empty(
+            size, dtype=source.dtype, device=source.device, memory_format=CHANNELS_LAST
+        )
+        if known is None:
+            stack[:, :, :1].zero_()
+        else:
+            stack[:, :, :before].copy_(known)
         if last:
-            parts.append(border)
-        stack = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        # Copies, here and below: a view would keep the whole slab in memory.
-        self._tail = stack[:, :, -2:].clone()
+            stack[:, :, -1:].zero_()
+        self._stack = stack
+        return stack[:, :, before : before + count]
+
+    def convolve(self) -> Tensor | None:
+        """Convolve the slices that there was made room for."""
+        stack = self._stack
+        assert stack is not None
+        # A copy, here and below: a view would keep all slices in memory.
+        self._stack = stack[:, :, -2:].clone()
         if stack.shape[2] < 3:
             return None
-        y = functional.conv3d(
-            stack, self._conv.weight, self._conv.bias, padding=(0, 1, 1)
-        )
-        return functional.relu(y, inplace=True)
+        return functional.relu_(_convolve(stack, self._conv))
 
 
 class _StreamedLevel:
-    """A level of the network, with all levels below it."""
+    """A level of the network, with all levels below it.
 
-    def __init__(self, network: UNet3D, level: int) -> None:
+    Parameters
+    ----------
+    network : UNet3D
+        The whole.
+    level : int
+        Which, from 0.
+    most : int
+        Slices of this level that are decoded at once, at most.
+    """
+
+    def __init__(self, network: UNet3D, level: int, most: int) -> None:
         self._encoder = _streamed(network.encoder[level])
         self._is_bottom = level == len(network.pooling)
         if self._is_bottom:
             return
-        self._stride: Sequence[int] = network.pooling[level]
-        self._below = _StreamedLevel(network, level + 1)
-        self._up = network.up[level]
-        self._decoder = _streamed(network.decoder[level])
+        self._stride = network.pooling[level]
+        self._portion = max(1, most // self._stride[0])
+        self._below = _StreamedLevel(network, level + 1, self._portion)
+        up = network.up[level]
+        assert isinstance(up, UpConvolution)
+        self._up = up
+        self._first, self._second = _streamed(network.decoder[level])
         self._unpooled: Tensor | None = None
         self._skips = _Queue()
 
-    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
+    def push(
+        self, x: Tensor | None, last: bool
+    ) -> Iterator[tuple[Tensor | None, bool]]:
+        """Yield what becomes complete with slices (1, C, n, Y, X), portion by portion.
+
+        Only while it is asked for: what waits below is there, but not yet decoded.
+
+        Yields
+        ------
+        slices : Tensor of shape (1, C', m, Y, X) or None
+        last : bool
+            Whether they are the last of all.
+        """
         for convolution in self._encoder:
             x = convolution.push(x, last)
         if self._is_bottom:
-            return x
+            yield x, last
+            return
         if x is not None:
             self._skips.push(x)
-        below = self._below.push(self._pool(x), last)
-        if below is not None:
-            below = self._up(below)
-            below = torch.cat([self._skips.take(below.shape[2]), below], dim=1)
-        for convolution in self._decoder:
-            below = convolution.push(below, last)
-        return below
+        x = self._pool(x)
+        for below, end in self._below.push(x, last):
+            x = None
+            if below is None:
+                if end:
+                    yield self._second.push(self._first.push(None, end), end), end
+                continue
+            portions = below.split(self._portion, dim=2)
+            del below
+            for k, portion in enumerate(portions):
+                is_end = end and k == len(portions) - 1
+                yield self._decode(portion, is_end), is_end
+
+    def _decode(self, below: Tensor, last: bool) -> Tensor | None:
+        size = (1, 1, *(n * s for n, s in zip(below.shape[2:], self._stride, strict=True)))
+        stack = self._first.room(size[2], below.new_empty(()).expand(size), last)
+        skipped = stack.shape[1] - self._up.weight.shape[1]
+        self._skips.move_to(stack[:, :skipped])
+        _upsample(self._up, below, stack[:, skipped:])
+        del stack
+        return self._second.push(self._first.convolve(), last)
 
     def _pool(self, x: Tensor | None) -> Tensor | None:
         """Pool all complete windows, keeping the slices of the next one."""
@@ -149,24 +237,97 @@ class _StreamedLevel:
         )
 
 
+class _StreamedHead:
+    """The head, and the shortcut to it from the input.
+
+    The head is linear: the shortcut's share of the logits can be known long before the
+    decoder's and takes less memory than the input, but where there are many classes.
+    """
+
+    def __init__(self, network: UNet3D) -> None:
+        self._network = network
+        self._waiting = _Queue()
+        shortcut, head = network.shortcut, network.head
+        self._has_shortcut = len(shortcut) > 0
+        self._is_split = head.out_channels <= network.encoder[0].first.conv.in_channels
+        channels = head.in_channels
+        if self._has_shortcut:
+            channels -= shortcut[-1].conv.out_channels
+        self._weights = head.weight[:, :channels], head.weight[:, channels:]
+
+    def push(self, image: Tensor) -> None:
+        """Take slices of the input."""
+        if not self._has_shortcut:
+            return
+        if self._is_split:
+            image = functional.conv3d(self._network.shortcut(image), self._weights[1])
+        self._waiting.push(image)
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Return the logits of the next slices."""
+        if not self._has_shortcut:
+            return self._network.classify(decoded, decoded)
+        if self._is_split:
+            logits = functional.conv3d(decoded, self._weights[0], self._network.head.bias)
+            return self._waiting.add_to(logits)
+        image = self._waiting.take(decoded.shape[2])
+        return self._network.classify(decoded, image)
+
+
 class _Queue:
-    """Slices that wait until others of the same voxels are ready."""
+    """Slices that wait until others of the same voxels are ready.
+
+    Each in memory of its own: all pieces are of one size, and none is kept by others.
+    """
 
     def __init__(self) -> None:
-        self._slabs: list[Tensor] = []
+        self._slices: deque[Tensor] = deque()
 
     def push(self, slab: Tensor) -> None:
-        self._slabs.append(slab)
+        """Append slices (1, C, n, Y, X)."""
+        self._slices.extend(part.clone() for part in slab.split(1, dim=2))
+
+    def move_to(self, out: Tensor) -> None:
+        """Move the first slices to where they are needed, (1, C, n, Y, X)."""
+        for part in out.split(1, dim=2):
+            part.copy_(self._slices.popleft())
+
+    def add_to(self, out: Tensor) -> Tensor:
+        """Add the first slices to others, (1, C, n, Y, X), and remove them."""
+        for part in out.split(1, dim=2):
+            part.add_(self._slices.popleft())
+        return out
 
     def take(self, count: int) -> Tensor:
-        """Remove and return the first `count` slices, (N, C, count, Y, X)."""
-        (stack, *more) = self._slabs
-        if more:
-            stack = torch.cat(self._slabs, dim=2)
-        self._slabs = [stack[:, :, count:].clone()] if count < stack.shape[2] else []
-        return stack[:, :, :count]
+        """Remove and return the first slices, (1, C, count, Y, X)."""
+        return torch.cat([self._slices.popleft() for _ in range(count)], dim=2)
 
 
-def _streamed(level: nn.Module) -> list[_StreamedConvolution]:
+def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
+    """Apply a 3³ convolution that pads along Y and X only."""
+    padding = (0, 1, 1)
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        # functional.conv3d takes a path ten times as slow (and with far more memory)
+        # for a single image where channels times Z times Y are at most 20480.
+        return torch.mkldnn_convolution(
+            x, conv.weight, conv.bias, padding, (1, 1, 1), (1, 1, 1), 1
+        )
+    return functional.conv3d(x, conv.weight, conv.bias, padding=padding)
+
+
+def _upsample(up: UpConvolution, x: Tensor, out: Tensor) -> None:
+    """Write the upsampled `x` (1, C, z, y, x) to `out`, without a copy in between."""
+    channels = x.shape[1]
+    matrix = up.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
+    for k, part in enumerate(x.split(1, dim=2)):
+        blocks = functional.linear(part.permute(0, 2, 3, 4, 1), matrix)
+        blocks = blocks.view(*part.shape[3:], *up.stride, channels)
+        (depth, height, width) = up.stride
+        target = out[0, :, k * depth : (k + 1) * depth]
+        target = target.unflatten(3, (-1, width)).unflatten(2, (-1, height))
+        target.copy_(blocks.permute(5, 2, 0, 3, 1, 4))
+
+
+def _streamed(level: nn.Module) -> tuple[_StreamedConvolution, _StreamedConvolution]:
     assert isinstance(level, Level)
-    return [_StreamedConvolution(level.first), _StreamedConvolution(level.second)]
+    return _StreamedConvolution(level.first), _StreamedConvolution(level.second)

@@ -1,0 +1,33 @@
+"""Work in a thread of its own while the network computes: reading ahead, writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items of which the next is always made in a thread while one is used.
+
+    Never more than one is made ahead. What making it raises is raised here, in its
+    turn. Closing the generator waits for the item that is being made.
+
+    Examples
+    --------
+    >>> list(ahead(k * k for k in range(3)))
+    [0, 1, 4]
+    """
+    end = object()
+    source = iter(items)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+    try:
+        future = thread.submit(next, source, end)
+        while (item := future.result()) is not end:
+            future = thread.submit(next, source, end)
+            yield item  # type: ignore[misc]
+            item = None
+    finally:
+        thread.shutdown(cancel_futures=True)
