@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
-from napari_unet3d.engine.block_plan import plan_blocks
+from napari_unet3d.engine.block_plan import least_memory, plan_blocks
 from napari_unet3d.engine.blockwise import Selection, segment_block
 from napari_unet3d.engine.columns import lasting_memory
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
@@ -34,16 +34,27 @@ class Task:
 
     segmenter: Segmenter
     selection: Selection
+    with_probabilities: bool = False
 
     def plan(self, memory: float) -> list[Region]:
         """Return the blocks."""
+        network, shape, chunks, region, beside = self._extent()
+        return plan_blocks(network, shape, chunks, memory, region, beside)
+
+    def least_memory(self) -> float:
+        """Return the bytes that the smallest blocks take."""
+        return least_memory(*self._extent())
+
+    def _extent(self) -> tuple[Any, ...]:
         segmenter = self.segmenter
-        return plan_blocks(
+        chunks = chunks_of(segmenter.shape)
+        layers = 1 + segmenter.n_classes if self.with_probabilities else 1
+        return (
             segmenter.network,
             segmenter.shape,
-            chunks_of(segmenter.shape),
-            memory,
+            chunks,
             self.selection.region,
+            segmenter.bytes_beside(chunks[0] * layers),
         )
 
     def memory(self) -> float:

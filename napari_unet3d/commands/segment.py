@@ -141,9 +141,9 @@ def segment_file(
                 outputs, _descriptions(checkpoint, volume), strict=False
             )
         ]
-        segmenter = Segmenter(checkpoint, volume.data, config)
+        segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
         segment_resumably(
-            Task(segmenter, chosen or Selection()),
+            Task(segmenter, chosen or Selection(), len(outputs) > 1),
             files,
             origin(model, volume, segmenter, outputs[1:], axes, channels)
             | selection.origin(region, mask, skip_below),
@@ -170,13 +170,13 @@ def _segment_at_once(
                 outputs, _descriptions(checkpoint, volume), strict=False
             )
         ]
-        segmenter = Segmenter(checkpoint, volume.data, config)
+        segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
         if chosen is None:
             report = RemainingTime()
             for event in segmenter.run(*arrays):
                 report(event)
         else:
-            task = Task(segmenter, chosen)
+            task = Task(segmenter, chosen, len(outputs) > 1)
             for _ in segment_all(task, task.plan(task.memory()), *arrays):
                 pass
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batch_statistics import recompute_statistics
-from .columns import SLAB, column_pixels, present_memory
+from .columns import SLAB, column_pixels, present_memory, slab_depth
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
 from .device import choose_device, out_of_memory_as_error
@@ -26,7 +26,7 @@ from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
 from .sweep import fold_normalization, sweep
-from .slabs import feature_slabs
+from .slabs import feature_slabs, slices_at_once
 from .tiling import even_cores, receptive_margin, round_up, with_halo
 from .volume import FeatureVolume
 
@@ -211,7 +211,6 @@ class Segmenter:
 
         Whether it fits in memory is the caller's business.
         """
-        strides = self.network.total_stride
         box = [
             with_halo(self.network, core[axis], axis, self.shape[axis])
             for axis in range(3)
@@ -222,7 +221,7 @@ class Segmenter:
             self.features,
             low,
             [box[0][1] - box[0][0], *width],
-            max(1, SLAB // strides[0]) * strides[0],
+            slab_depth(self.network),
             read_ahead=self.read_ahead,
         )
         inner = tuple(
@@ -237,6 +236,24 @@ class Segmenter:
                 yield ((first, last), core[1], core[2]), block.float()
             z += logits.shape[2]
 
+    def bytes_beside(self, written: int = 0) -> float:
+        """Return the bytes for each voxel of a slice that the sweep's do not include.
+
+        Parameters
+        ----------
+        written : int
+            Bytes of the output for each voxel of a slice that are collected until they
+            are written.
+        """
+        image, margin = self.features.image, self.features.stem.margin
+        # What is in use, what was read ahead, and what is being read; and the slices
+        # that are filtered, all with their own margin.
+        piece = slices_at_once(image) * np.dtype(image.dtype).itemsize
+        around = 1.5 if any(margin) else 1.0
+        read = around * image.shape[0] * (3 * piece + 2 * 4 * margin[0])
+        # Collected, put together, put in its place, and being written
+        return float(read + 4 * written)
+
     def _cores(self, wanted: tuple[int, int], axis: int) -> list[tuple[int, int]]:
         """Cut a range into cores of columns that fit in memory with their halo."""
         stride = self.network.total_stride[axis]
@@ -249,4 +266,5 @@ class Segmenter:
     def _column_edge(self) -> int:
         """Edge of the largest square column whose sweep fits in memory."""
         memory = present_memory(self.config, self.device)
-        return max(64, int(column_pixels(self.network, memory) ** 0.5))
+        pixels = column_pixels(self.network, memory, self.bytes_beside())
+        return max(64, int(pixels**0.5))
