@@ -27,7 +27,7 @@ SHARE = 0.4
 BESIDE = 2048
 """Bytes a voxel of a slice for what is read, filtered and written, if nobody says."""
 
-CEILING = 1.1
+CEILING = 1.15
 """How much more memory a process takes than what is in use of it: gaps in between."""
 
 FIXED = 224 * 2**20

@@ -21,7 +21,7 @@ from .batch_statistics import recompute_statistics
 from .columns import SLAB, column_pixels, present_memory, slab_depth
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
-from .device import choose_device, out_of_memory_as_error
+from .device import choose_device, out_of_memory_as_error, release_freed_memory
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
@@ -211,6 +211,7 @@ class Segmenter:
 
         Whether it fits in memory is the caller's business.
         """
+        release_freed_memory()
         box = [
             with_halo(self.network, core[axis], axis, self.shape[axis])
             for axis in range(3)

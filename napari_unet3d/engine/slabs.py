@@ -56,16 +56,24 @@ def feature_slabs(
         [n + 2 * m for n, m in zip(size, margin, strict=True)],
         read_ahead,
     )
+    # One window for all, and room for it taken once: see the queues of the sweep.
+    window: Tensor | None = None
+    before = 2 * margin[0]
     try:
-        held = reader.take(2 * margin[0])
         for z in range(0, size[0], depth):
             count = min(depth, size[0] - z)
-            window = torch.cat([held, reader.take(count)], dim=1)
-            # A copy: a view would keep the whole window in memory.
-            held = window[:, count:].clone()
+            if window is None:
+                first = reader.take(before + count)
+                window = first.new_empty(
+                    (first.shape[0], before + depth, *first.shape[2:])
+                )
+                window[:, : before + count].copy_(first)
+                del first
+            else:
+                window[:, :before] = window[:, depth:].clone()
+                window[:, before : before + count].copy_(reader.take(count))
             with torch.no_grad():
-                slab = volume.stem(window)[None]
-            del window
+                slab = volume.stem(window[:, : before + count])[None]
             # No name is left here for what is yielded: it can be freed by its user.
             stream = [slab.contiguous(memory_format=torch.channels_last_3d)]
             del slab

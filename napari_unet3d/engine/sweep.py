@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layers import Convolution, Level, UpConvolution
+from .tiling import receptive_margin
 
 if TYPE_CHECKING:
     from .unet import UNet3D
@@ -69,7 +70,7 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
     slab: Tensor | None = next(slabs)
     assert slab is not None
     top = _StreamedLevel(network, 0, slab.shape[2])
-    head = _StreamedHead(network)
+    head = _StreamedHead(network, slab.shape[2])
     while True:
         is_last = slab is None
         with torch.no_grad():
@@ -100,10 +101,13 @@ class _StreamedConvolution:
 
     def __init__(self, convolution: Convolution) -> None:
         self._conv = convolution.conv
+        self._tail: Tensor | None = None
+        self._held = 1
+        """Slices of the tail that are filled; at first the border of zeros."""
         self._stack: Tensor | None = None
 
     def push(self, x: Tensor | None, last: bool) -> Tensor | None:
-        """Convolve what is complete with slices (1, C, n, Y, X), none of them at best.
+        """Convolve what is complete with slices (1, C, n, Y, X).
 
         After the last ones comes a border of zeros.
         """
@@ -118,35 +122,41 @@ class _StreamedConvolution:
     def room(self, count: int, like: Tensor | None, last: bool) -> Tensor:
         """Make room for slices, to be filled and then convolved.
 
+        Parameters
+        ----------
+        count : int
+            Of the slices.
+        like : Tensor of shape (1, any, any, Y, X), optional
+            Of their plane and device; needed for the first ones.
+        last : bool
+            Whether they are the last.
+
         Returns
         -------
         Tensor of shape (1, C, count, Y, X)
-            In the device and of the plane of `like`; uninitialised.
+            Uninitialised.
         """
-        known = self._stack
-        source = known if like is None else like
-        if source is None:
-            raise ValueError("a sweep needs at least one slice")
-        before = 1 if known is None else known.shape[2]
-        size = (1, self._conv.in_channels, before + count + last, *source.shape[3:])
-        stack = torch.empty(
-            size, dtype=source.dtype, device=source.device, memory_format=CHANNELS_LAST
-        )
-        if known is None:
-            stack[:, :, :1].zero_()
-        else:
-            stack[:, :, :before].copy_(known)
+        channels = self._conv.in_channels
+        if self._tail is None:
+            assert like is not None
+            self._tail = _empty_like(like, 2, channels)
+            self._tail[:, :, :1].zero_()
+        held = self._held
+        stack = _empty_like(self._tail, held + count + last)
+        stack[:, :, :held].copy_(self._tail[:, :, :held])
         if last:
             stack[:, :, -1:].zero_()
         self._stack = stack
-        return stack[:, :, before : before + count]
+        return stack[:, :, held : held + count]
 
     def convolve(self) -> Tensor | None:
         """Convolve the slices that there was made room for."""
-        stack = self._stack
+        stack, self._stack = self._stack, None
         assert stack is not None
-        # A copy, here and below: a view would keep all slices in memory.
-        self._stack = stack[:, :, -2:].clone()
+        assert self._tail is not None
+        self._held = min(2, stack.shape[2])
+        # A copy: a view would keep all slices in memory.
+        self._tail[:, :, : self._held].copy_(stack[:, :, -self._held :])
         if stack.shape[2] < 3:
             return None
         return functional.relu_(_convolve(stack, self._conv))
@@ -178,7 +188,8 @@ class _StreamedLevel:
         self._up = up
         self._first, self._second = _streamed(network.decoder[level])
         self._unpooled: Tensor | None = None
-        self._skips = _Queue()
+        waiting = receptive_margin(network.pooling[level:], 0) + most
+        self._skips = _Queue(waiting)
 
     def push(
         self, x: Tensor | None, last: bool
@@ -214,8 +225,11 @@ class _StreamedLevel:
                 yield self._decode(portion, is_end), is_end
 
     def _decode(self, below: Tensor, last: bool) -> Tensor | None:
-        size = (1, 1, *(n * s for n, s in zip(below.shape[2:], self._stride, strict=True)))
-        stack = self._first.room(size[2], below.new_empty(()).expand(size), last)
+        depth, height, width = (
+            n * s for n, s in zip(below.shape[2:], self._stride, strict=True)
+        )
+        plane = below.new_empty(()).expand(1, 1, 1, height, width)
+        stack = self._first.room(depth, plane, last)
         skipped = stack.shape[1] - self._up.weight.shape[1]
         self._skips.move_to(stack[:, :skipped])
         _upsample(self._up, below, stack[:, skipped:])
@@ -244,9 +258,9 @@ class _StreamedHead:
     decoder's and takes less memory than the input, but where there are many classes.
     """
 
-    def __init__(self, network: UNet3D) -> None:
+    def __init__(self, network: UNet3D, most: int) -> None:
         self._network = network
-        self._waiting = _Queue()
+        self._waiting = _Queue(receptive_margin(network.pooling, 0) + most)
         shortcut, head = network.shortcut, network.head
         self._has_shortcut = len(shortcut) > 0
         self._is_split = head.out_channels <= network.encoder[0].first.conv.in_channels
@@ -268,7 +282,9 @@ class _StreamedHead:
         if not self._has_shortcut:
             return self._network.classify(decoded, decoded)
         if self._is_split:
-            logits = functional.conv3d(decoded, self._weights[0], self._network.head.bias)
+            logits = functional.conv3d(
+                decoded, self._weights[0], self._network.head.bias
+            )
             return self._waiting.add_to(logits)
         image = self._waiting.take(decoded.shape[2])
         return self._network.classify(decoded, image)
@@ -277,30 +293,58 @@ class _StreamedHead:
 class _Queue:
     """Slices that wait until others of the same voxels are ready.
 
-    Each in memory of its own: all pieces are of one size, and none is kept by others.
+    Their memory is taken all at once and used again and again: taken slice by slice,
+    between that of passing tensors, it would leave gaps that none of those fits in.
+
+    Parameters
+    ----------
+    capacity : int
+        Slices that wait at the same time, about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._unused: list[Tensor] = []
         self._slices: deque[Tensor] = deque()
 
     def push(self, slab: Tensor) -> None:
         """Append slices (1, C, n, Y, X)."""
-        self._slices.extend(part.clone() for part in slab.split(1, dim=2))
+        if not self._slices and not self._unused:
+            self._unused = [
+                _empty_like(slab, 1) for _ in range(max(self._capacity, slab.shape[2]))
+            ]
+        for part in slab.split(1, dim=2):
+            place = self._unused.pop() if self._unused else _empty_like(slab, 1)
+            self._slices.append(place.copy_(part))
 
     def move_to(self, out: Tensor) -> None:
         """Move the first slices to where they are needed, (1, C, n, Y, X)."""
         for part in out.split(1, dim=2):
-            part.copy_(self._slices.popleft())
+            part.copy_(self._pop())
 
     def add_to(self, out: Tensor) -> Tensor:
         """Add the first slices to others, (1, C, n, Y, X), and remove them."""
         for part in out.split(1, dim=2):
-            part.add_(self._slices.popleft())
+            part.add_(self._pop())
         return out
 
     def take(self, count: int) -> Tensor:
         """Remove and return the first slices, (1, C, count, Y, X)."""
-        return torch.cat([self._slices.popleft() for _ in range(count)], dim=2)
+        return torch.cat([self._pop() for _ in range(count)], dim=2)
+
+    def _pop(self) -> Tensor:
+        """Remove the first slice; it stays as it is until the next one is pushed."""
+        first = self._slices.popleft()
+        self._unused.append(first)
+        return first
+
+
+def _empty_like(x: Tensor, count: int, channels: int | None = None) -> Tensor:
+    """Return `count` uninitialised slices (1, C, count, Y, X), of the plane of `x`."""
+    size = (1, channels or x.shape[1], count, *x.shape[3:])
+    return torch.empty(
+        size, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST
+    )
 
 
 def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
