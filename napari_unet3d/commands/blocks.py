@@ -142,6 +142,12 @@ def segment_resumably(
             print("the unfinished output is gone; beginning anew", file=sys.stderr)
             record = None
     memory = task.memory() if record is None else record.memory
+    if memory < (least := task.least_memory()):
+        print(
+            f"warning: --memory {memory / 2**30:g} cannot be kept: the smallest blocks "
+            f"take about {least / 2**30:.2g} GiB, and that is used",
+            file=sys.stderr,
+        )
     blocks = task.plan(memory)
     if record is not None and record.blocks != len(blocks):
         raise EngineError(
@@ -182,12 +188,24 @@ def _fill(
             file=sys.stderr,
         )
     finished = frozenset(record.finished)
-    for number in segment_all(task, blocks, *arrays, finished=finished):
+    outputs = [_Flushed(*pair) for pair in zip(arrays, volumes, strict=True)]
+    for number in segment_all(task, blocks, *outputs, finished=finished):
         # A store that vanishes reads as zeros.
         check_input()
         for volume in volumes:
             volume.flush(blocks[number])
         record.add(number)
+
+
+class _Flushed:
+    """An array of which every part is on the disk once it is assigned."""
+
+    def __init__(self, array: Any, volume: UnfinishedVolume) -> None:
+        self._array, self._volume = array, volume
+
+    def __setitem__(self, box: tuple[slice, ...], values: Any) -> None:
+        self._array[box] = values
+        self._volume.flush([(part.start, part.stop) for part in box[-3:]])
 
 
 def _require_same(

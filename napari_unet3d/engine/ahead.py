@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def ahead(items: Iterable[T]) -> Generator[T, None, None]:
     """Yield items of which the next is always made in a thread while one is used.
 
     Never more than one is made ahead. What making it raises is raised here, in its
@@ -31,3 +31,32 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             item = None
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def behind(items: Iterable[tuple[T, Callable[[], object]]]) -> Iterator[T]:
+    """Do the work that belongs to each item in a thread while the next item is made.
+
+    An item is yielded once its work is done. Never more than one work waits. What it
+    raises is raised here, and closing the generator waits for it.
+
+    Examples
+    --------
+    >>> done = []
+    >>> list(behind((k, lambda k=k: done.append(k)) for k in range(3)))
+    [0, 1, 2]
+    >>> done
+    [0, 1, 2]
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="writing")
+    try:
+        former = None
+        for item, work in items:
+            if former is not None:
+                former[1].result()
+                yield former[0]
+            former = item, thread.submit(work)
+        if former is not None:
+            former[1].result()
+            yield former[0]
+    finally:
+        thread.shutdown()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .device import available_memory
+from .layers import Level
 from .tiling import receptive_margin
 
 if TYPE_CHECKING:
@@ -78,14 +79,11 @@ def sweep_bytes(network: UNet3D) -> float:
 
 def _convolutions(network: UNet3D, level: int) -> list[torch.nn.Conv3d]:
     """Return the 3³ convolutions of a level, in the order in which they work."""
-    levels = [network.encoder[level]]
+    parts = [network.encoder[level]]
     if level < len(network.pooling):
-        levels.append(network.decoder[level])
-    return [
-        convolution.conv
-        for part in levels
-        for convolution in (part.first, part.second)  # type: ignore[union-attr]
-    ]
+        parts.append(network.decoder[level])
+    levels = [part for part in parts if isinstance(part, Level)]
+    return [c.conv for part in levels for c in (part.first, part.second)]
 
 
 def column_bytes(network: UNet3D, pixels: float, beside: float = BESIDE) -> float:

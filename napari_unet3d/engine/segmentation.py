@@ -13,9 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .batch_statistics import recompute_statistics
 from .columns import SLAB, column_pixels, present_memory, slab_depth
@@ -25,13 +23,15 @@ from .device import choose_device, out_of_memory_as_error, release_freed_memory
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
-from .sweep import fold_normalization, sweep
 from .slabs import feature_slabs, slices_at_once
+from .sweep import fold_normalization, sweep
 from .tiling import even_cores, receptive_margin, round_up, with_halo
 from .volume import FeatureVolume
 
 if TYPE_CHECKING:
     import threading
+
+    from torch import Tensor
 
     from .checkpoint import Checkpoint
     from .regions import Region

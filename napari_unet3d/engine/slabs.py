@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,7 +135,7 @@ class _SliceReader:
         check_finite(values[:, None], z)
         return self._volume.continued(values, *self._plane)
 
-    def _pieces(self, first: int, last: int) -> Iterator[NDArray[Any]]:
+    def _pieces(self, first: int, last: int) -> Generator[NDArray[Any], None, None]:
         """Read the slices of a range, as they are in the file."""
         plane = self._volume.inside(*self._plane, self._volume.shape[1:])
         step = slices_at_once(self._volume.image)

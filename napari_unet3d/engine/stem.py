@@ -240,7 +240,8 @@ def _times(matrix: Tensor, image: Tensor, axis: int) -> Tensor:
         return functional.linear(image, matrix)
     if axis == 0 and image.stride(1) == image.stride(2) * image.shape[2]:
         # Slices without gaps between their rows are columns of one matrix.
-        return torch.matmul(matrix, image.flatten(2)).unflatten(2, image.shape[2:])
+        product: Tensor = torch.matmul(matrix, image.flatten(2))
+        return product.view(*product.shape[:2], *image.shape[2:])
     moved = image.movedim(axis + 1, -2)
     return torch.matmul(matrix, moved).movedim(-2, axis + 1)
 
