@@ -103,7 +103,7 @@ def _layers(
     labels: Any,
     probabilities: Any,
     selection: Selection,
-) -> Iterator[tuple[Region, Callable[[], None]]]:
+) -> Generator[tuple[Region, Callable[[], None]], None, None]:
     """Yield each layer of chunks with the function that writes it."""
     chosen = _BlockSelection(segmenter, block, chunks, selection)
     core = chosen.core()
@@ -115,7 +115,9 @@ def _layers(
             found, shares = slices.take(high - low) if low < high else (None, None)
             inside = _inside(((low, high), *core[1:]), box)
             whole = chosen.placed(k, found, inside, np.ones(1, np.uint8))[0]
-            parts = [(labels, _slices(box), whole)]
+            parts: list[tuple[Any, tuple[slice, ...], NDArray[np.uint8]]] = [
+                (labels, _slices(box), whole)
+            ]
             if probabilities is not None:
                 certain = np.zeros(segmenter.n_classes, np.uint8)
                 certain[0] = 255

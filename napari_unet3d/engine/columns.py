@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,10 +58,16 @@ def sweep_bytes(network: UNet3D) -> float:
         for k, (before, after) in enumerate(zip(inputs, outputs, strict=True)):
             # Input with two slices from before and one beyond the end, what it is
             # copied from, and the output.
-            source = 2 * outputs[1] if k == 2 else before * most
-            steps.append(area * (before * (most + 3) + max(source, after * most)))
+            upsampled = before - outputs[1] if k == 2 else 0
+            source = 2 * upsampled if k == 2 else before * most
+            scale = prod(network.pooling[level]) if k == 2 else 1
+            steps.append(
+                area * (before * (most + 3) + max(source, after * most))
+                # What is upsampled, before it is
+                + area * upsampled * most / scale
+            )
         if level < len(network.pooling):
-            waiting = receptive_margin(network.pooling[level:], 0) - 4 + most
+            waiting = receptive_margin(network.pooling[level:], 0) + most
             remembered += area * outputs[1] * waiting
             stride = network.pooling[level]
             area /= stride[1] * stride[2]
@@ -74,7 +81,8 @@ def sweep_bytes(network: UNet3D) -> float:
     steps.append(3 * depth * _convolutions(network, 0)[0].in_channels)
     # Logits, their softmax, and 64-bit numbers of the likeliest class
     steps.append(depth * (network.head.in_channels + 3 * head + 2))
-    return 4 * (remembered + max(steps))
+    # The logits before are still being written.
+    return 4 * (remembered + max(steps) + head * depth)
 
 
 def _convolutions(network: UNet3D, level: int) -> list[torch.nn.Conv3d]:
