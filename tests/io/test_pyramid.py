@@ -50,7 +50,7 @@ def test_each_level_lies_where_the_finest_one_does(tmp_path):
     write(path, ramp, spacing=tuple(spacing), labels=False)
     group = zarr.open_group(path)
     datasets = group.attrs["ome"]["multiscales"][0]["datasets"]
-    assert len(datasets) == len(levels_of(ramp.shape, spacing)) > 2
+    assert len(datasets) == len(levels_of(ramp.shape, tuple(spacing))) > 2
     for dataset in datasets[1:]:
         scale, shift = dataset["coordinateTransformations"]
         found = group[dataset["path"]][...]
@@ -86,7 +86,7 @@ def test_ended_in_between_only_the_rest_is_made(tmp_path, labels):
 
     def ended(file):
         made.append(file)
-        if len(made) == 3:
+        if len(made) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
