@@ -142,7 +142,7 @@ def segment_resumably(
             print("the unfinished output is gone; beginning anew", file=sys.stderr)
             record = None
     memory = task.memory() if record is None else record.memory
-    if memory < (least := task.least_memory()):
+    if record is None and memory < (least := task.least_memory()):
         print(
             f"warning: --memory {memory / 2**30:g} cannot be kept: the smallest blocks "
             f"take about {least / 2**30:.2g} GiB, and that is used",
