@@ -1,13 +1,19 @@
 """Segmentation of volumes larger than memory: highest memory, and voxels a second.
 
-    python benchmarks/out_of_core.py [--sizes 256 512 1024] [--memory 2]
+    python benchmarks/out_of_core.py [--sizes 256 1024] [--memory 0.8]
+    python benchmarks/out_of_core.py --kill 20 [--kill-size 192]
 
-Makes cubes of uint8 as OME-Zarr and segments each with the command line into an
-OME-Zarr, in a process of its own. "peak RSS" is the highest resident memory of that
-process, libraries included; "seconds" are those of the whole command. Both are
-compared to the smallest cube. "in memory" is the same network applied to an array, into
-an array, in a process of its own too: what files, blocks and their overlap cost is the
-difference to it.
+Makes cubes of uint8 as OME-Zarr, slab by slab, and segments each with the command line
+into an OME-Zarr, in a process of its own. "peak RSS" is the highest resident memory of
+that process, libraries included; "growth" is that above the interpreter with torch
+loaded, which `--memory` limits; "seconds" are those of the whole command. Memory is
+compared to the smallest cube: give a `--memory` that the smallest one needs as well,
+and it should be the same for all. "in memory" is the same network applied to an array,
+into an array, in a process of its own too, with as much memory: what files, blocks and
+their overlap cost is the difference to it.
+
+With `--kill` a smaller cube is segmented once without interruption and once killed that
+many times at random moments (SIGKILL) and resumed; then all files are compared.
 """
 
 from __future__ import annotations
@@ -36,16 +42,21 @@ COLUMNS = {
     "rate to in memory": ("relative rate", ".2f"),
     "peak RSS, GiB": ("peak", ".2f"),
     "RSS to smallest": ("relative peak", ".2f"),
+    "growth, GiB": ("growth", ".2f"),
 }
 
 COMMAND = """
 import json, resource, sys, time
+import torch
+bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 from napari_unet3d.cli import main
 began = time.perf_counter()
 status = main(sys.argv[1:])
 seconds = time.perf_counter() - began
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": seconds, "peak": peak / 2**30}))
+print(json.dumps({
+    "seconds": seconds, "peak": peak / 2**30, "growth": (peak - bare) / 2**30
+}))
 raise SystemExit(status)
 """
 
@@ -68,17 +79,21 @@ print(json.dumps({"seconds": seconds, "peak": peak / 2**30}))
 def main(arguments=None):
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--in-memory-size", type=int, default=256)
     parser.add_argument("--stem", default="filters", choices=["filters", "none"])
     parser.add_argument("--base-channels", type=int, default=8)
     parser.add_argument("--memory", type=float, default=0, help="GiB; 0: as by default")
+    parser.add_argument("--kill", type=int, default=0, metavar="TIMES")
+    parser.add_argument("--kill-size", type=int, default=192)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of --kill")
     parser.add_argument("--steps", type=int, default=20, help="to train the network")
     parser.add_argument("--folder", help="where there is room for the volumes")
     add_options(parser)
     options = parser.parse_args(arguments)
     if options.quick:
         options.sizes, options.in_memory_size = [128, 192], 128
+        options.kill, options.kill_size = min(options.kill, 3), 128
     prepare(options.threads)
     facts = machine()
     print(facts)
@@ -86,6 +101,10 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         make_model(folder / "model.pt", options.stem, options)
+        if options.kill:
+            rows.append(kill(folder, options))
+            write_json(options.json, facts, rows=rows)
+            return
         for size in sorted({options.in_memory_size, *options.sizes}):
             make_image(folder / "image.zarr", size)
             if size == options.in_memory_size:
@@ -136,6 +155,76 @@ def measure(folder, size, method, options):
         row["rate"] = size**3 / row["seconds"] / 1e6
     print(row, flush=True)
     return row
+
+
+def kill(folder, options):
+    """Segment without and with interruptions, and compare all files."""
+    make_image(folder / "image.zarr", options.kill_size)
+    memory = ["--memory", str(options.memory or 0.5)]
+    arguments = ["segment", "--model", "model.pt", "--image", "image.zarr", *memory]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+
+    def start(output):
+        command = [sys.executable, "-m", "napari_unet3d.cli", *arguments]
+        return subprocess.Popen(
+            [*command, "--device", "cpu", "--output", output],
+            cwd=folder,
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
+
+    began = time.perf_counter()
+    if start("whole.ome.zarr").wait():
+        raise SystemExit("the uninterrupted run failed")
+    seconds = time.perf_counter() - began
+    rng, kills = np.random.default_rng(options.seed), 0
+    record = folder / "killed.ome.zarr.unfinished.json"
+    while True:
+        process = start("killed.ome.zarr")
+        # Now and then before the first block is done, now and then after several.
+        moment = rng.uniform(0, 2.2 * seconds / max(1, options.kill))
+        if kills == options.kill:
+            moment = None
+        elif kills:
+            moment += 5  # to load the libraries
+        try:
+            status = process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            done = (
+                json.loads(record.read_text())["finished"] if record.is_file() else []
+            )
+            print(f"killed {kills} times, {len(done)} blocks are finished", flush=True)
+            continue
+        if status:
+            raise SystemExit(f"the run after {kills} kills ended with {status}")
+        break
+    whole, killed = (
+        files_of(folder / "whole.ome.zarr"),
+        files_of(folder / "killed.ome.zarr"),
+    )
+    row = {
+        "size": options.kill_size,
+        "method": "killed",
+        "kills": kills,
+        "files": len(whole),
+        "same bytes": whole == killed,
+    }
+    print(row, flush=True)
+    if whole != killed:
+        raise SystemExit("the bytes differ")
+    return row
+
+
+def files_of(folder):
+    """Return the bytes of all files in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def compare(rows):

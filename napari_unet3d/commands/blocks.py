@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
-from napari_unet3d.engine.block_plan import plan_blocks
+from napari_unet3d.engine.block_plan import least_memory, plan_blocks
 from napari_unet3d.engine.blockwise import Selection, segment_block
 from napari_unet3d.engine.columns import lasting_memory
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
@@ -39,16 +39,27 @@ class Task:
     selection: Selection
     block_memory: float | None = None
     """Bytes for each of several blocks at a time, where no earlier run says it."""
+    with_probabilities: bool = False
 
     def plan(self, memory: float) -> list[Region]:
         """Return the blocks."""
+        network, shape, chunks, region, beside = self._extent()
+        return plan_blocks(network, shape, chunks, memory, region, beside)
+
+    def least_memory(self) -> float:
+        """Return the bytes that the smallest blocks take."""
+        return least_memory(*self._extent())
+
+    def _extent(self) -> tuple[Any, ...]:
         segmenter = self.segmenter
-        return plan_blocks(
+        chunks = chunks_of(segmenter.shape)
+        layers = 1 + segmenter.n_classes if self.with_probabilities else 1
+        return (
             segmenter.network,
             segmenter.shape,
-            chunks_of(segmenter.shape),
-            memory,
+            chunks,
             self.selection.region,
+            segmenter.bytes_beside(chunks[0] * layers),
         )
 
     def memory(self) -> float:
@@ -151,6 +162,12 @@ def segment_resumably(
             "runs out, go on with fewer blocks at a time, or begin anew with --restart",
             file=sys.stderr,
         )
+    if record is None and memory < (least := task.least_memory()):
+        print(
+            f"warning: --memory {memory / 2**30:g} cannot be kept: the smallest blocks "
+            f"take about {least / 2**30:.2g} GiB, and that is used",
+            file=sys.stderr,
+        )
     blocks = task.plan(memory)
     if record is not None and record.blocks != len(blocks):
         raise EngineError(
@@ -162,6 +179,8 @@ def segment_resumably(
     try:
         if not record.is_complete:
             arrays = _opened(volumes, record, is_new)
+            if not is_kept:
+                arrays = [_Flushed(*pair) for pair in zip(arrays, volumes, strict=True)]
             finished = frozenset(record.finished)
             steps = (carry_out or segment_all)(task, blocks, *arrays, finished=finished)
             # What works beside this must have ended before anything is discarded.
@@ -192,12 +211,23 @@ def _opened(
         arrays = [volume.begin() for volume in volumes]
         record.write()
         return arrays
-    arrays = [volume.resume() for volume in volumes]
+    resumed = [volume.resume() for volume in volumes]
     print(
         f"going on after {len(record.finished)} of {record.blocks} blocks",
         file=sys.stderr,
     )
-    return arrays
+    return resumed
+
+
+class _Flushed:
+    """An array of which every part is on the disk once it is assigned."""
+
+    def __init__(self, array: Any, volume: UnfinishedVolume) -> None:
+        self._array, self._volume = array, volume
+
+    def __setitem__(self, box: tuple[slice, ...], values: Any) -> None:
+        self._array[box] = values
+        self._volume.flush([(part.start, part.stop) for part in box[-3:]])
 
 
 def _require_same(

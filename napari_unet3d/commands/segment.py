@@ -161,7 +161,7 @@ def segment_file(
         ]
         with workers(dask, dask_local, config) as crew:
             if crew is None:
-                segmenter = Segmenter(checkpoint, volume.data, config)
+                segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
                 device, carry_out = segmenter.device.type, on_devices(segmenter)
                 memory = memory_on_devices(config)
             else:
@@ -174,7 +174,7 @@ def segment_file(
             made_from = origin(model, volume, segmenter.features.statistics, config)
             made_from["device"] = device
             segment_resumably(
-                Task(segmenter, chosen or Selection(), block_memory=memory),
+                Task(segmenter, chosen or Selection(), memory, len(outputs) > 1),
                 files,
                 made_from
                 | read_from(axes, channels, outputs[1:])
@@ -204,7 +204,7 @@ def _segment_at_once(
                 outputs, descriptions(checkpoint, volume), strict=False
             )
         ]
-        segmenter = Segmenter(checkpoint, volume.data, config)
+        segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
         carry_out = on_devices(segmenter)
         if chosen is None and carry_out is None:
             report = RemainingTime()
@@ -212,7 +212,7 @@ def _segment_at_once(
                 report(event)
         else:
             memory = memory_on_devices(config)
-            task = Task(segmenter, chosen or Selection(), block_memory=memory)
+            task = Task(segmenter, chosen or Selection(), memory, len(outputs) > 1)
             steps = (carry_out or segment_all)(task, task.plan(task.memory()), *arrays)
             with closing(steps):
                 for _ in steps:

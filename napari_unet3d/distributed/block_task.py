@@ -189,7 +189,7 @@ def _prepared(job: Job, device: str) -> _Ready:
     mask = None if job.mask is None else open_mask(job.mask, job.mask_axes)
     config = replace(job.config, device=device)
     return _Ready(
-        Segmenter(checkpoint, image, config, job.statistics),
+        Segmenter(checkpoint, image, config, job.statistics, read_ahead=True),
         Selection(job.region, mask, job.skip_below),
         _joined(job),
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .columns import column_pixels
+from .columns import BESIDE, column_bytes, column_pixels
 from .tiling import with_halo
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def plan_blocks(
     chunks: Sequence[int],
     memory: float,
     region: Region | None = None,
+    beside: float = BESIDE,
 ) -> list[Region]:
     """Return the blocks of a volume, in the order in which to segment them.
 
@@ -51,16 +52,14 @@ def plan_blocks(
     shape, chunks : sequence of int
         Of the output, ZYX.
     memory : float
-        Bytes for the sweep of a block.
+        Bytes for all that the segmentation of a block takes.
     region : ((int, int), (int, int), (int, int)), optional
         Only the chunks that this box meets.
+    beside : float
+        Bytes for each voxel of a slice beside the sweep's.
     """
-    whole = [(0, n) for n in shape]
-    z, y, x = (
-        _cuts(network, axis, wanted, shape[axis], chunks[axis])
-        for axis, wanted in enumerate(region or whole)
-    )
-    room = column_pixels(network, memory)
+    z, y, x = _all_cuts(network, shape, chunks, region)
+    room = column_pixels(network, memory, beside)
     fitting = [(a, b) for a in y for b in x if a.widest * b.widest <= room]
     across_y, across_x = min(
         fitting or [(y[-1], x[-1])],
@@ -70,6 +69,31 @@ def plan_blocks(
     along_z = [cut for cut in z if cut.total - z[0].total <= HALO_SHARE * depth][-1]
     return [
         (a, b, c) for a in along_z.cores for b in across_y.cores for c in across_x.cores
+    ]
+
+
+def least_memory(
+    network: UNet3D,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    region: Region | None = None,
+    beside: float = BESIDE,
+) -> float:
+    """Return the bytes below which `plan_blocks` cannot go; arguments as there."""
+    _, y, x = _all_cuts(network, shape, chunks, region)
+    return column_bytes(network, y[-1].widest * x[-1].widest, beside)
+
+
+def _all_cuts(
+    network: UNet3D,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    region: Region | None,
+) -> list[list[_Cut]]:
+    whole = [(0, n) for n in shape]
+    return [
+        _cuts(network, axis, wanted, shape[axis], chunks[axis])
+        for axis, wanted in enumerate(region or whole)
     ]
 
 

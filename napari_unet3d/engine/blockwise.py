@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .ahead import behind
 from .block_plan import single_chunks
 from .decision import as_labels, as_shares
 from .device import out_of_memory_as_error
@@ -16,6 +19,8 @@ from .errors import EngineError
 from .segmentation import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from torch import Tensor
 
     from .regions import Range, Region
@@ -67,6 +72,8 @@ def segment_block(
 ) -> Iterator[Region]:
     """Segment a block, yielding each layer of chunks once it is written.
 
+    It is written in a thread while the next one is computed.
+
     Parameters
     ----------
     segmenter : Segmenter
@@ -82,21 +89,46 @@ def segment_block(
     selection : Selection, optional
         What to segment; everything by default.
     """
-    chosen = _BlockSelection(segmenter, block, chunks, selection or Selection())
+    works = _layers(
+        segmenter, block, chunks, labels, probabilities, selection or Selection()
+    )
+    with closing(works):
+        yield from behind(works)
+
+
+def _layers(
+    segmenter: Segmenter,
+    block: Region,
+    chunks: Sequence[int],
+    labels: Any,
+    probabilities: Any,
+    selection: Selection,
+) -> Generator[tuple[Region, Callable[[], None]], None, None]:
+    """Yield each layer of chunks with the function that writes it."""
+    chosen = _BlockSelection(segmenter, block, chunks, selection)
     core = chosen.core()
     slices = _Slices(segmenter, core, probabilities is not None)
-    for k, layer in enumerate(chosen.layers):
-        box = (layer, *block[1:])
-        low, high = max(layer[0], core[0][0]), min(layer[1], core[0][1])
-        found, shares = slices.take(high - low) if low < high else (None, None)
-        inside = _inside(((low, high), *core[1:]), box)
-        labels[_slices(box)] = chosen.placed(k, found, inside, np.ones(1, np.uint8))[0]
-        if probabilities is not None:
-            certain = np.zeros(segmenter.n_classes, np.uint8)
-            certain[0] = 255
-            share = chosen.placed(k, shares, inside, certain)
-            probabilities[(slice(None), *_slices(box))] = share
-        yield box
+    with closing(slices):
+        for k, layer in enumerate(chosen.layers):
+            box = (layer, *block[1:])
+            low, high = max(layer[0], core[0][0]), min(layer[1], core[0][1])
+            found, shares = slices.take(high - low) if low < high else (None, None)
+            inside = _inside(((low, high), *core[1:]), box)
+            whole = chosen.placed(k, found, inside, np.ones(1, np.uint8))[0]
+            parts: list[tuple[Any, tuple[slice, ...], NDArray[np.uint8]]] = [
+                (labels, _slices(box), whole)
+            ]
+            if probabilities is not None:
+                certain = np.zeros(segmenter.n_classes, np.uint8)
+                certain[0] = 255
+                share = chosen.placed(k, shares, inside, certain)
+                parts.append((probabilities, (slice(None), *_slices(box)), share))
+            yield box, partial(_write, parts)
+
+
+def _write(parts: Sequence[tuple[Any, tuple[slice, ...], NDArray[np.uint8]]]) -> None:
+    for array, box, values in parts:
+        array[box] = values
 
 
 class _BlockSelection:
@@ -187,7 +219,7 @@ class _Slices:
     """The slices of a column, in portions other than those that the sweep yields."""
 
     def __init__(self, segmenter: Segmenter, core: Region, with_shares: bool) -> None:
-        self._sweep = segmenter.column(core)
+        self._sweep = cast("Generator[Any, None, None]", segmenter.column(core))
         self._with_shares = with_shares
         self._labels: list[NDArray[np.uint8]] = []
         self._shares: list[NDArray[np.uint8]] = []
@@ -200,6 +232,10 @@ class _Slices:
                 self._push(logits)
         shares = _portion(self._shares, count) if self._with_shares else None
         return _portion(self._labels, count), shares
+
+    def close(self) -> None:
+        """End the sweep."""
+        self._sweep.close()
 
     def _push(self, logits: Tensor) -> None:
         self._labels.append(as_labels(logits)[None])

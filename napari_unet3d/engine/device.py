@@ -143,6 +143,19 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
+def release_freed_memory() -> None:
+    """Have the C library return the memory that it keeps, for work of other sizes.
+
+    Pieces of many sizes leave gaps in which what comes next does not fit.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another C library
+        return
+
+
 @contextmanager
 def out_of_memory_as_error(remedy: str) -> Iterator[None]:
     """Turn a device's lack of memory into a sentence with the remedy.

@@ -14,24 +14,26 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .batch_statistics import recompute_statistics
-from .columns import SLAB, column_pixels, present_memory
+from .columns import SLAB, column_pixels, present_memory, slab_depth
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
-from .device import choose_devices, out_of_memory_as_error
+from .device import choose_devices, out_of_memory_as_error, release_freed_memory
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
+from .slabs import feature_slabs, slices_at_once
 from .sweep import fold_normalization, sweep
 from .tiling import even_cores, receptive_margin, round_up, with_halo
 from .volume import FeatureVolume
 
 if TYPE_CHECKING:
     import threading
+
+    import torch
+    from torch import Tensor
 
     from .checkpoint import Checkpoint
     from .regions import Region
@@ -99,6 +101,8 @@ class Segmenter:
         How to. Of several devices it is the first, see `on`.
     statistics : IntensityStatistics, optional
         Of this image, where they are known already.
+    read_ahead : bool
+        Whether the image may be read in another thread, while the network computes.
 
     Raises
     ------
@@ -112,8 +116,11 @@ class Segmenter:
         image: Any,
         config: SegmentationConfig | None = None,
         statistics: IntensityStatistics | None = None,
+        *,
+        read_ahead: bool = False,
     ) -> None:
         self.config = config or SegmentationConfig()
+        self.read_ahead = read_ahead
         image = as_channels_first(image)
         model = checkpoint.model
         if image.shape[0] != model.in_channels:
@@ -219,32 +226,49 @@ class Segmenter:
 
         Whether it fits in memory is the caller's business.
         """
-        strides = self.network.total_stride
+        release_freed_memory()
         box = [
             with_halo(self.network, core[axis], axis, self.shape[axis])
             for axis in range(3)
         ]
         low = [first for first, _ in box]
         width = [last - first for first, last in box[1:]]
-        step = max(1, SLAB // strides[0]) * strides[0]
-
-        def slabs() -> Iterator[Tensor]:
-            for z in range(box[0][0], box[0][1], step):
-                depth = min(step, box[0][1] - z)
-                features = self.features.compute([z, *low[1:]], [depth, *width])
-                yield features[None].contiguous(memory_format=torch.channels_last_3d)
-
+        features = feature_slabs(
+            self.features,
+            low,
+            [box[0][1] - box[0][0], *width],
+            slab_depth(self.network),
+            read_ahead=self.read_ahead,
+        )
         inner = tuple(
             slice(first - a, last - a)
             for (first, last), a in zip(core[1:], low[1:], strict=True)
         )
         z = low[0]
-        for logits in sweep(self.network, slabs()):
+        for logits in sweep(self.network, features):
             first, last = max(z, core[0][0]), min(z + logits.shape[2], core[0][1])
             if first < last:
                 block = logits[0, :, first - z : last - z, inner[0], inner[1]]
                 yield ((first, last), core[1], core[2]), block.float()
             z += logits.shape[2]
+
+    def bytes_beside(self, written: int = 0) -> float:
+        """Return the bytes for each voxel of a slice that the sweep's do not include.
+
+        Parameters
+        ----------
+        written : int
+            Bytes of the output for each voxel of a slice that are collected until they
+            are written.
+        """
+        image, margin = self.features.image, self.features.stem.margin
+        # What is in use, what was read ahead, and what is being read; and the slices
+        # that are filtered, all with their own margin.
+        piece = slices_at_once(image) * np.dtype(image.dtype).itemsize
+        around = 1.5 if any(margin) else 1.0
+        read = around * image.shape[0] * (3 * piece + 2 * 4 * margin[0])
+        # Collected, put together, put in its place, and being written
+        return float(read + 4 * written)
 
     def _cores(self, wanted: tuple[int, int], axis: int) -> list[tuple[int, int]]:
         """Cut a range into cores of columns that fit in memory with their halo."""
@@ -258,4 +282,5 @@ class Segmenter:
     def _column_edge(self) -> int:
         """Edge of the largest square column whose sweep fits in memory."""
         memory = present_memory(self.config, self.device)
-        return max(64, int(column_pixels(self.network, memory) ** 0.5))
+        pixels = column_pixels(self.network, memory, self.bytes_beside())
+        return max(64, int(pixels**0.5))

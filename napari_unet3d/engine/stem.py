@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 RESPONSES_PER_SCALE = 5
 """Smoothed intensity, gradient magnitude, three eigenvalues of the Hessian."""
 
+PORTION = 2**17
+"""Voxels, of all channels together, whose derivatives are computed at once, about."""
+
+SMOOTHED = 128
+"""Voxels along an axis that are smoothed in one matrix product."""
+
 
 class FilterStem(nn.Module):
     """Append filter responses to every channel of an image.
@@ -77,32 +83,40 @@ class FilterStem(nn.Module):
         )
         return z, y, x
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         """Compute the responses inside the margin of a normalised image.
 
         Parameters
         ----------
         image : Tensor of shape (C, Z, Y, X)
             Normalised grey values, `margin` included.
+        out : Tensor of the returned shape, optional
+            Where to write them, in any order in memory.
 
         Returns
         -------
         Tensor of shape (`out_channels`, Z - 2 mz, Y - 2 my, X - 2 mx)
             Image and responses, standardised with `mean` and `deviation`.
         """
-        responses = [_inner(image, self.margin)]
+        centre = _inner(image, self.margin)
+        if out is None:
+            out = image.new_empty((self.out_channels, *centre.shape[1:]))
+        out[: self.channels] = centre
+        at = self.channels
         for scale, kernels in zip(self.scales, self._kernels, strict=True):
-            excess = [
-                margin - len(kernel) // 2 - 1
-                for margin, kernel in zip(self.margin, kernels, strict=True)
-            ]
-            smooth = _inner(image, excess)
-            for axis, kernel in enumerate(kernels):
-                smooth = _smooth(smooth, kernel, axis)
-            responses += self._derivatives(smooth, scale)
-        stacked = torch.cat(responses)
+            smooth = self._smoothed(image, kernels)
+            # In portions: what the eigenvalues need in between is many times as large
+            # as they are, and quick where it stays in the processor's cache.
+            step = max(1, PORTION // max(1, smooth[:, 0].nelement()))
+            for first in range(0, centre.shape[1], step):
+                last = min(first + step, centre.shape[1])
+                found = self._derivatives(smooth[:, first : last + 2], scale)
+                for k, response in enumerate(found):
+                    low = at + k * self.channels
+                    out[low : low + self.channels, first:last] = response
+            at += RESPONSES_PER_SCALE * self.channels
         shape = (-1, 1, 1, 1)
-        return (stacked - self.mean.view(shape)) / self.deviation.view(shape)
+        return out.sub_(self.mean.view(shape)).div_(self.deviation.view(shape))
 
     def fit(self, blocks: Sequence[Tensor]) -> None:
         """Set mean and deviation from responses of blocks (C, Z, Y, X) with margins."""
@@ -111,6 +125,14 @@ class FilterStem(nn.Module):
         values = torch.cat([self(block).flatten(1) for block in blocks], dim=1).double()
         self.mean.copy_(values.mean(dim=1))
         self.deviation.copy_(values.std(dim=1).clamp_min(1e-6))
+
+    def _smoothed(self, image: Tensor, kernels: Sequence[Sequence[float]]) -> Tensor:
+        """Smooth along all axes, keeping a margin of one voxel."""
+        for axis, (margin, kernel) in enumerate(zip(self.margin, kernels, strict=True)):
+            excess = margin - len(kernel) // 2 - 1
+            image = image.narrow(axis + 1, excess, image.shape[axis + 1] - 2 * excess)
+            image = _smooth(image, kernel, axis)
+        return image
 
     def _derivatives(self, smooth: Tensor, scale: float) -> list[Tensor]:
         """Return the scale-normalised responses; `smooth` has a margin of one voxel."""
@@ -186,19 +208,42 @@ def _smooth(image: Tensor, kernel: Sequence[float], axis: int) -> Tensor:
     A banded matrix product: a small dense product is faster here than a convolution
     with a single channel.
     """
-    if len(kernel) == 1:
-        return image
-    size = image.shape[axis + 1]
     reach = len(kernel) - 1
-    weights = torch.tensor(kernel, dtype=image.dtype, device=image.device)
-    band = torch.zeros(size - reach, size, dtype=image.dtype, device=image.device)
-    rows = torch.arange(size - reach, device=image.device)
+    if not reach:
+        return image
+    size = image.shape[axis + 1] - reach
+    # In pieces: the matrix of a long axis would be nearly all zeros.
+    pieces = -(-size // SMOOTHED)
+    step = -(-size // pieces)
+    band = _band(kernel, min(step, size), image)
+    parts = []
+    for low in range(0, size, step):
+        count = min(step, size - low)
+        part = image.narrow(axis + 1, low, count + reach)
+        parts.append(_times(band[:count, : count + reach], part, axis))
+    return torch.cat(parts, dim=axis + 1) if len(parts) > 1 else parts[0]
+
+
+def _band(kernel: Sequence[float], rows: int, like: Tensor) -> Tensor:
+    """Return the matrix whose product with a column is its convolution."""
+    weights = torch.tensor(kernel, dtype=like.dtype, device=like.device)
+    band = like.new_zeros((rows, rows + len(kernel) - 1))
+    diagonal = torch.arange(rows, device=like.device)
     for offset in range(len(kernel)):
-        band[rows, rows + offset] = weights[offset]
+        band[diagonal, diagonal + offset] = weights[offset]
+    return band
+
+
+def _times(matrix: Tensor, image: Tensor, axis: int) -> Tensor:
+    """Multiply every column along an axis of (C, Z, Y, X) with a matrix."""
     if axis == 2:
-        return functional.linear(image, band)
+        return functional.linear(image, matrix)
+    if axis == 0 and image.stride(1) == image.stride(2) * image.shape[2]:
+        # Slices without gaps between their rows are columns of one matrix.
+        product: Tensor = torch.matmul(matrix, image.flatten(2))
+        return product.view(*product.shape[:2], *image.shape[2:])
     moved = image.movedim(axis + 1, -2)
-    return torch.matmul(band, moved).movedim(-2, axis + 1)
+    return torch.matmul(matrix, moved).movedim(-2, axis + 1)
 
 
 def _inner(image: Tensor, margin: Sequence[int]) -> Tensor:

@@ -8,14 +8,16 @@ to all slices at once, while only a few slices of every layer are in memory.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import Convolution, Level
+from .layers import Convolution, Level, UpConvolution
+from .streamed import CHANNELS_LAST, SliceQueue, StreamedConvolution, upsample_into
+from .tiling import receptive_margin
 
 if TYPE_CHECKING:
     from .unet import UNet3D
@@ -39,7 +41,7 @@ def fold_normalization(network: UNet3D) -> UNet3D:
                 conv.weight.mul_(scale.view(-1, 1, 1, 1, 1))
                 conv.bias.copy_((conv.bias - norm.running_mean) * scale + norm.bias)
             module.norm = nn.Identity()
-    folded.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    folded.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     return folded
 
 
@@ -51,8 +53,9 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
     network : UNet3D
         In evaluation mode, with its normalisation folded.
     slabs : iterable of Tensor of shape (1, C, n, Y, X)
-        Consecutive slabs of the input. n, Y and X are multiples of the network's
-        total stride.
+        Consecutive slabs of the input. Y, X and the sum of all n are multiples of the
+        network's total stride. The first n is the most slices of a layer that are
+        computed at once.
 
     Yields
     ------
@@ -60,79 +63,109 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
         Consecutive slabs of the logits; together as many slices as came in, zero
         padding beyond the first and the last.
     """
-    top, waiting = _StreamedLevel(network, 0), _Queue()
     slabs = iter(slabs)
-    current = next(slabs)
-    while current is not None:
-        following = next(slabs, None)
-        logits = None
-        # Not around the whole: where a generator waits, its contexts are the caller's.
+    slab: Tensor | None = next(slabs)
+    assert slab is not None
+    top = _StreamedLevel(network, 0, slab.shape[2])
+    head = _StreamedHead(network, slab.shape[2])
+    while True:
+        is_last = slab is None
         with torch.no_grad():
-            waiting.push(current)
-            features = top.push(current, last=following is None)
-            if features is not None:
-                logits = network.classify(features, waiting.take(features.shape[2]))
-        if logits is not None:
-            yield logits
-        current = following  # type: ignore[assignment]
-
-
-class _StreamedConvolution:
-    """A 3³ convolution and ReLU that remembers its last two input slices."""
-
-    def __init__(self, convolution: Convolution) -> None:
-        self._conv = convolution.conv
-        self._tail: Tensor | None = None
-
-    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
-        parts = [part for part in (self._tail, x) if part is not None]
-        if not parts:
-            return None
-        border = torch.zeros_like(parts[0][:, :, :1])
-        if self._tail is None:
-            parts.insert(0, border)
-        if last:
-            parts.append(border)
-        stack = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        # Copies, here and below: a view would keep the whole slab in memory.
-        self._tail = stack[:, :, -2:].clone()
-        if stack.shape[2] < 3:
-            return None
-        y = functional.conv3d(
-            stack, self._conv.weight, self._conv.bias, padding=(0, 1, 1)
-        )
-        return functional.relu(y, inplace=True)
+            if slab is not None:
+                head.push(slab)
+            # Nothing here may keep the slab, nor what becomes of it.
+            decoded = top.push(slab, is_last)
+            slab = None
+        while True:
+            logits = None
+            # Not around all: where a generator waits, its contexts are the caller's.
+            with torch.no_grad():
+                portion = next(decoded, None)
+                if portion is None:
+                    break
+                if portion[0] is not None:
+                    logits = head.classify(portion[0])
+                del portion
+            if logits is not None:
+                yield logits
+        if is_last:
+            return
+        slab = next(slabs, None)
 
 
 class _StreamedLevel:
-    """A level of the network, with all levels below it."""
+    """A level of the network, with all levels below it.
 
-    def __init__(self, network: UNet3D, level: int) -> None:
+    Parameters
+    ----------
+    network : UNet3D
+        The whole.
+    level : int
+        Which, from 0.
+    most : int
+        Slices of this level that are decoded at once, at most.
+    """
+
+    def __init__(self, network: UNet3D, level: int, most: int) -> None:
         self._encoder = _streamed(network.encoder[level])
         self._is_bottom = level == len(network.pooling)
         if self._is_bottom:
             return
-        self._stride: Sequence[int] = network.pooling[level]
-        self._below = _StreamedLevel(network, level + 1)
-        self._up = network.up[level]
-        self._decoder = _streamed(network.decoder[level])
+        self._stride = network.pooling[level]
+        self._portion = max(1, most // self._stride[0])
+        self._below = _StreamedLevel(network, level + 1, self._portion)
+        up = network.up[level]
+        assert isinstance(up, UpConvolution)
+        self._up = up
+        self._first, self._second = _streamed(network.decoder[level])
         self._unpooled: Tensor | None = None
-        self._skips = _Queue()
+        waiting = receptive_margin(network.pooling[level:], 0) + most
+        self._skips = SliceQueue(waiting)
 
-    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
+    def push(
+        self, x: Tensor | None, last: bool
+    ) -> Iterator[tuple[Tensor | None, bool]]:
+        """Yield what becomes complete with slices (1, C, n, Y, X), portion by portion.
+
+        Only while it is asked for: what waits below is there, but not yet decoded.
+
+        Yields
+        ------
+        slices : Tensor of shape (1, C', m, Y, X) or None
+        last : bool
+            Whether they are the last of all.
+        """
         for convolution in self._encoder:
             x = convolution.push(x, last)
         if self._is_bottom:
-            return x
+            yield x, last
+            return
         if x is not None:
             self._skips.push(x)
-        below = self._below.push(self._pool(x), last)
-        if below is not None:
-            below = self._up(below)
-            below = torch.cat([self._skips.take(below.shape[2]), below], dim=1)
-        for convolution in self._decoder:
-            below = convolution.push(below, last)
-        return below
+        x = self._pool(x)
+        for below, end in self._below.push(x, last):
+            x = None
+            if below is None:
+                if end:
+                    yield self._second.push(self._first.push(None, end), end), end
+                continue
+            portions = below.split(self._portion, dim=2)
+            del below
+            for k, portion in enumerate(portions):
+                is_end = end and k == len(portions) - 1
+                yield self._decode(portion, is_end), is_end
+
+    def _decode(self, below: Tensor, last: bool) -> Tensor | None:
+        depth, height, width = (
+            n * s for n, s in zip(below.shape[2:], self._stride, strict=True)
+        )
+        plane = below.new_empty(()).expand(1, 1, 1, height, width)
+        stack = self._first.room(depth, plane, last)
+        skipped = stack.shape[1] - self._up.weight.shape[1]
+        self._skips.move_to(stack[:, :skipped])
+        upsample_into(self._up, below, stack[:, skipped:])
+        del stack
+        return self._second.push(self._first.convolve(), last)
 
     def _pool(self, x: Tensor | None) -> Tensor | None:
         """Pool all complete windows, keeping the slices of the next one."""
@@ -149,24 +182,46 @@ class _StreamedLevel:
         )
 
 
-class _Queue:
-    """Slices that wait until others of the same voxels are ready."""
+class _StreamedHead:
+    """The head, and the shortcut to it from the input.
 
-    def __init__(self) -> None:
-        self._slabs: list[Tensor] = []
+    The head is linear: the shortcut's share of the logits can be known long before the
+    decoder's and takes less memory than the input, but where there are many classes.
+    """
 
-    def push(self, slab: Tensor) -> None:
-        self._slabs.append(slab)
+    def __init__(self, network: UNet3D, most: int) -> None:
+        self._network = network
+        self._waiting = SliceQueue(receptive_margin(network.pooling, 0) + most)
+        head, levels = network.head, [network.encoder[0], *network.decoder[:1]]
+        first, last = levels[0], levels[-1]
+        assert isinstance(first, Level)
+        assert isinstance(last, Level)
+        self._has_shortcut = len(network.shortcut) > 0
+        self._is_split = head.out_channels <= first.first.conv.in_channels
+        channels = last.second.conv.out_channels
+        self._weights = head.weight[:, :channels], head.weight[:, channels:]
 
-    def take(self, count: int) -> Tensor:
-        """Remove and return the first `count` slices, (N, C, count, Y, X)."""
-        (stack, *more) = self._slabs
-        if more:
-            stack = torch.cat(self._slabs, dim=2)
-        self._slabs = [stack[:, :, count:].clone()] if count < stack.shape[2] else []
-        return stack[:, :, :count]
+    def push(self, image: Tensor) -> None:
+        """Take slices of the input."""
+        if not self._has_shortcut:
+            return
+        if self._is_split:
+            image = functional.conv3d(self._network.shortcut(image), self._weights[1])
+        self._waiting.push(image)
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Return the logits of the next slices."""
+        if not self._has_shortcut:
+            return self._network.classify(decoded, decoded)
+        if self._is_split:
+            logits = functional.conv3d(
+                decoded, self._weights[0], self._network.head.bias
+            )
+            return self._waiting.add_to(logits)
+        image = self._waiting.take(decoded.shape[2])
+        return self._network.classify(decoded, image)
 
 
-def _streamed(level: nn.Module) -> list[_StreamedConvolution]:
+def _streamed(level: nn.Module) -> tuple[StreamedConvolution, StreamedConvolution]:
     assert isinstance(level, Level)
-    return [_StreamedConvolution(level.first), _StreamedConvolution(level.second)]
+    return StreamedConvolution(level.first), StreamedConvolution(level.second)

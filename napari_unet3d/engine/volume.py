@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .normalize import check_finite
@@ -71,20 +72,45 @@ class FeatureVolume:
 
     def read(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
         """Read normalised grey values (C, Z, Y, X) of a box; it may reach outside."""
-        inner, paddings = [], []
-        for a, s, n in zip(low, size, self.shape, strict=True):
-            first, last = min(max(a, 0), n - 1), max(min(a + s, n), 1)
-            last = max(last, first + 1)
-            inner.append(slice(first, last))
-            paddings.append((max(0, first - a), max(0, a + s - last)))
-        values = self.statistics.apply(np.asarray(self.image[(slice(None), *inner)]))
+        inside = self.inside(low, size, self.shape)
+        values = self.statistics.apply(np.asarray(self.image[(slice(None), *inside)]))
         # The statistics are those of a sample; a single NaN spreads far.
-        check_finite(values, inner[0].start)
+        check_finite(values, inside[0].start)
+        values = np.ascontiguousarray(self.continued(values, low, size))
+        return torch.from_numpy(values).to(self.device)
+
+    @staticmethod
+    def inside(
+        low: Sequence[int], size: Sequence[int], shape: Sequence[int]
+    ) -> list[slice]:
+        """Return the part of a box within a shape; one voxel at least of its border."""
+        found = []
+        for a, s, n in zip(low, size, shape, strict=True):
+            first, last = min(max(a, 0), n - 1), max(min(a + s, n), 1)
+            found.append(slice(first, max(last, first + 1)))
+        return found
+
+    def continued(
+        self, values: NDArray[np.float32], low: Sequence[int], size: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Continue the part of a box `inside` the volume beyond the border.
+
+        Parameters
+        ----------
+        values : (C, ..., Y, X) array
+            The part, along the last axes of the volume, as many as `low` has.
+        low, size : sequence of int
+            Of the box.
+        """
+        shape = self.shape[-len(low) :]
+        paddings = [
+            (max(0, part.start - a), max(0, a + s - part.stop))
+            for part, a, s in zip(self.inside(low, size, shape), low, size, strict=True)
+        ]
         if any(before or after for before, after in paddings):
             values = np.pad(values, [(0, 0), *paddings], mode="edge")
         # A box wholly outside is only the border; padding made it too long.
-        values = values[:, : size[0], : size[1], : size[2]]
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return values[(slice(None), *(slice(n) for n in size))]
 
     def crop(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
         """Return the features of a box from blocks that are kept once computed."""

@@ -11,11 +11,13 @@ from napari_unet3d.engine.errors import EngineError
 
 from .layout import chunks_of
 from .location import listed
+from .pyramid import build, levels_of
 from .sentences import unreadable
 from .units import in_one_unit, known_unit, positive_spacing
 from .volume import Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from .layout import Layout
@@ -112,7 +114,7 @@ def _names(array: zarr.Array[Any]) -> str | None:
 
 
 def create(path: Path, layout: Layout) -> ZarrWriter:
-    """Create an OME-Zarr 0.5 folder with one level, to be filled.
+    """Create an OME-Zarr 0.5 folder, the finest level of which is to be filled.
 
     Blocks that begin and end at multiples of 64 along every axis are quickest to write.
     """
@@ -123,30 +125,49 @@ def create(path: Path, layout: Layout) -> ZarrWriter:
     if layout.labels:
         attributes["image-label"] = _image_label(layout)
     group = zarr.create_group(path, zarr_format=3, attributes={"ome": attributes})
-    array = group.create_array(
-        "0",
-        shape=layout.shape,
-        dtype=layout.dtype,
-        chunks=chunks_of(layout.shape),
-        dimension_names=tuple(layout.axes.lower()),
-    )
-    return ZarrWriter(array)
+    for number, level in enumerate(levels_of(layout.shape, layout.spacing)):
+        shape = (*layout.shape[:-3], *level.shape)
+        group.create_array(
+            str(number),
+            shape=shape,
+            dtype=layout.dtype,
+            chunks=chunks_of(shape),
+            dimension_names=tuple(layout.axes.lower()),
+        )
+    return ZarrWriter(path, layout.labels)
 
 
-def reopen(path: Path) -> ZarrWriter:
+def reopen(path: Path, layout: Layout) -> ZarrWriter:
     """Open a folder that `create` made, to be filled further."""
-    array = zarr.open_array(path / "0", mode="r+")
-    return ZarrWriter(array)
+    return ZarrWriter(path, layout.labels)
 
 
 class ZarrWriter:
-    """A zarr array, each chunk of which goes to the disk when it is assigned."""
+    """An OME-Zarr, each chunk of which goes to the disk when it is assigned.
 
-    def __init__(self, array: zarr.Array[Any]) -> None:
-        self.array: zarr.Array[Any] | None = array
+    Parameters
+    ----------
+    path : Path
+        The folder, with the arrays of all levels.
+    labels : bool
+        Whether the numbers are classes.
+    """
 
-    def finish(self) -> None:
-        """Release the array: everything is on the disk."""
+    def __init__(self, path: Path, labels: bool) -> None:
+        self._path, self._labels = path, labels
+        self.array: zarr.Array[Any] | None = zarr.open_array(path / "0", mode="r+")
+
+    def finish(self, written: Callable[[Path], None] = lambda _: None) -> None:
+        """Make the coarser levels and release the array: everything is on the disk.
+
+        Parameters
+        ----------
+        written : callable, optional
+            Called with the file of each chunk of them.
+        """
+        if self.array is not None:
+            group = zarr.open_group(self._path, mode="r+")
+            build(group, self._path, labels=self._labels, written=written)
         self.close()
 
     def close(self) -> None:
@@ -161,10 +182,21 @@ def _multiscale(layout: Layout) -> dict[str, Any]:
         if layout.unit is not None and name != "c":
             axis["unit"] = layout.unit
         axes.append(axis)
-    scale = [1.0] * (len(axes) - 3) + list(layout.spacing or (1.0, 1.0, 1.0))
-    transformations = [{"type": "scale", "scale": scale}]
-    dataset = {"path": "0", "coordinateTransformations": transformations}
-    return {"axes": axes, "datasets": [dataset]}
+    spacing = layout.spacing or (1.0, 1.0, 1.0)
+    before = len(axes) - 3
+    datasets: list[dict[str, Any]] = []
+    for number, level in enumerate(levels_of(layout.shape, layout.spacing)):
+        pairs = list(zip(spacing, level.factors, strict=True))
+        scale = [1.0] * before + [a * f for a, f in pairs]
+        transformations = [{"type": "scale", "scale": scale}]
+        if number:
+            # Where its first voxel's centre lies, from that of the finest level's.
+            shift = [0.0] * before + [a * (f - 1) / 2 for a, f in pairs]
+            transformations.append({"type": "translation", "translation": shift})
+        datasets.append(
+            {"path": str(number), "coordinateTransformations": transformations}
+        )
+    return {"axes": axes, "datasets": datasets}
 
 
 def _image_label(layout: Layout) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class UnfinishedVolume:
 
         self._claim()
         with unreadable(str(self.folder), ERRORS, "zarr"):
-            self._writer = reopen(self.folder)
+            self._writer = reopen(self.folder, self._layout)
         found = self._writer.array
         assert found is not None
         wanted = (self._layout.shape, self._layout.dtype)
@@ -126,7 +126,7 @@ class UnfinishedVolume:
         from .ome_zarr import ERRORS, reopen
 
         with unreadable(str(self.folder), ERRORS, "zarr"):
-            self._writer = reopen(self.folder)
+            self._writer = reopen(self.folder, self._layout)
         return self._array(self._writer)
 
     def flush(self, region: Sequence[tuple[int, int]]) -> None:
@@ -157,7 +157,21 @@ class UnfinishedVolume:
                     _synchronize(chunk)
 
     def finish(self) -> None:
-        """Give it its name, in place of what has it now; a second call does nothing."""
+        """Make its coarser levels and give it its name, in place of what has it now.
+
+        A second call does nothing. Ended in between, the next call goes on.
+
+        Raises
+        ------
+        EngineError
+            If the disk is full or gone, or another run is writing it.
+        """
+        if self.is_there:
+            if self._writer is None:
+                self.resume()
+            assert self._writer is not None
+            with self._writing():
+                self._writer.finish(_synchronize)
         self.close()
         with self._writing():
             if self.is_there:

@@ -197,7 +197,7 @@ def test_progress_rises_to_one(image, make_checkpoint, monkeypatch):
 
 @pytest.mark.parametrize(
     ("depth", "begin_at", "first"),
-    [(160, 90, 64), (160, 0, 0), (160, 159, 128), (40, 39, 0)],
+    [(160, 90, 80), (160, 0, 0), (160, 159, 152), (40, 39, 0)],
     ids=["middle", "first", "last", "not deep enough"],
 )
 def test_it_begins_around_the_slice_in_view(depth, begin_at, first, make_checkpoint):

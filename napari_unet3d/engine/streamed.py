@@ -1,0 +1,164 @@
+"""What of a network remembers slices while a volume passes through, see `sweep`."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from .layers import Convolution, UpConvolution
+
+CHANNELS_LAST = torch.channels_last_3d
+"""Order in memory that convolutions are quickest in."""
+
+
+class StreamedConvolution:
+    """A 3³ convolution and ReLU that remembers its last two input slices."""
+
+    def __init__(self, convolution: Convolution) -> None:
+        self._conv = convolution.conv
+        self._tail: Tensor | None = None
+        self._held = 1
+        """Slices of the tail that are filled; at first the border of zeros."""
+        self._stack: Tensor | None = None
+
+    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
+        """Convolve what is complete with slices (1, C, n, Y, X).
+
+        After the last ones comes a border of zeros.
+        """
+        if x is not None:
+            self.room(x.shape[2], x, last).copy_(x)
+        elif last:
+            self.room(0, None, last)
+        else:
+            return None
+        return self.convolve()
+
+    def room(self, count: int, like: Tensor | None, last: bool) -> Tensor:
+        """Make room for slices, to be filled and then convolved.
+
+        Parameters
+        ----------
+        count : int
+            Of the slices.
+        like : Tensor of shape (1, any, any, Y, X), optional
+            Of their plane and device; needed for the first ones.
+        last : bool
+            Whether they are the last.
+
+        Returns
+        -------
+        Tensor of shape (1, C, count, Y, X)
+            Uninitialised.
+        """
+        channels = self._conv.in_channels
+        if self._tail is None:
+            assert like is not None
+            self._tail = _empty_like(like, 2, channels)
+            self._tail[:, :, :1].zero_()
+        held = self._held
+        stack = _empty_like(self._tail, held + count + last)
+        stack[:, :, :held].copy_(self._tail[:, :, :held])
+        if last:
+            stack[:, :, -1:].zero_()
+        self._stack = stack
+        return stack[:, :, held : held + count]
+
+    def convolve(self) -> Tensor | None:
+        """Convolve the slices that there was made room for."""
+        stack, self._stack = self._stack, None
+        assert stack is not None
+        assert self._tail is not None
+        self._held = min(2, stack.shape[2])
+        # A copy: a view would keep all slices in memory.
+        self._tail[:, :, : self._held].copy_(stack[:, :, -self._held :])
+        if stack.shape[2] < 3:
+            return None
+        return functional.relu_(_convolve(stack, self._conv))
+
+
+class SliceQueue:
+    """Slices that wait until others of the same voxels are ready.
+
+    Their memory is taken all at once and used again and again: taken slice by slice,
+    between that of passing tensors, it would leave gaps that none of those fits in.
+
+    Parameters
+    ----------
+    capacity : int
+        Slices that wait at the same time, about.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._unused: list[Tensor] = []
+        self._slices: deque[Tensor] = deque()
+
+    def push(self, slab: Tensor) -> None:
+        """Append slices (1, C, n, Y, X)."""
+        if not self._slices and not self._unused:
+            self._unused = [
+                _empty_like(slab, 1) for _ in range(max(self._capacity, slab.shape[2]))
+            ]
+        for part in slab.split(1, dim=2):
+            place = self._unused.pop() if self._unused else _empty_like(slab, 1)
+            self._slices.append(place.copy_(part))
+
+    def move_to(self, out: Tensor) -> None:
+        """Move the first slices to where they are needed, (1, C, n, Y, X)."""
+        for part in out.split(1, dim=2):
+            part.copy_(self._pop())
+
+    def add_to(self, out: Tensor) -> Tensor:
+        """Add the first slices to others, (1, C, n, Y, X), and remove them."""
+        for part in out.split(1, dim=2):
+            part.add_(self._pop())
+        return out
+
+    def take(self, count: int) -> Tensor:
+        """Remove and return the first slices, (1, C, count, Y, X)."""
+        return torch.cat([self._pop() for _ in range(count)], dim=2)
+
+    def _pop(self) -> Tensor:
+        """Remove the first slice; it stays as it is until the next one is pushed."""
+        first = self._slices.popleft()
+        self._unused.append(first)
+        return first
+
+
+def _empty_like(x: Tensor, count: int, channels: int | None = None) -> Tensor:
+    """Return `count` uninitialised slices (1, C, count, Y, X), of the plane of `x`."""
+    size = (1, channels or x.shape[1], count, *x.shape[3:])
+    return torch.empty(
+        size, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST
+    )
+
+
+def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
+    """Apply a 3³ convolution that pads along Y and X only."""
+    padding = (0, 1, 1)
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        # functional.conv3d takes a path ten times as slow (and with far more memory)
+        # for a single image where channels times Z times Y are at most 20480.
+        return torch.mkldnn_convolution(
+            x, conv.weight, conv.bias, padding, (1, 1, 1), (1, 1, 1), 1
+        )
+    return functional.conv3d(x, conv.weight, conv.bias, padding=padding)
+
+
+def upsample_into(up: UpConvolution, x: Tensor, out: Tensor) -> None:
+    """Write the upsampled `x` (1, C, z, y, x) to `out`, without a copy in between."""
+    channels = x.shape[1]
+    matrix = up.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
+    for k, part in enumerate(x.split(1, dim=2)):
+        blocks = functional.linear(part.permute(0, 2, 3, 4, 1), matrix)
+        blocks = blocks.view(*part.shape[3:], *up.stride, channels)
+        (depth, height, width) = up.stride
+        target = out[0, :, k * depth : (k + 1) * depth]
+        target = target.unflatten(3, (-1, width)).unflatten(2, (-1, height))
+        target.copy_(blocks.permute(5, 2, 0, 3, 1, 4))
