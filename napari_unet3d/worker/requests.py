@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_unet3d.io.lazy_image import StoredImage
+
     from .shared import ArrayReference
 
     Spacing = tuple[float, float, float]
@@ -28,7 +30,7 @@ class OpenVolume:
     """Make an image (C, Z, Y, X) known, with nothing labelled."""
 
     volume: int
-    source: ArrayReference | ImageFile
+    source: ArrayReference | ImageFile | StoredImage
     spacing: Spacing | None = None
     unit: str = ""
     name: str = "image"

@@ -10,7 +10,8 @@ from napari_unet3d.engine.annotation import Annotation
 from napari_unet3d.engine.errors import EngineError
 
 from .requests import CloseVolume, ImageFile, OpenVolume, UpdateAnnotation
-from .shared import SharedArray
+from .room import fits_in_memory
+from .shared import ArrayReference, SharedArray
 from .sparse import SparseLabels
 
 if TYPE_CHECKING:
@@ -85,8 +86,15 @@ class OpenedVolume:
             self._image: Any = found.data
             self.spacing = self.spacing or found.spacing
             self.unit = self.unit or found.unit or ""
-        else:
+        elif isinstance(request.source, ArrayReference):
             self._image = SharedArray.attach(request.source).array
+        else:
+            from napari_unet3d.io.lazy_image import KEPT_WHERE_LARGE, LazyImage
+
+            # What fits stays in memory once it was read.
+            size = request.source.nbytes
+            kept = max(size, KEPT_WHERE_LARGE) if fits_in_memory(size) else None
+            self._image = LazyImage(request.source, kept or KEPT_WHERE_LARGE)
         if len(self._image.shape) != 4:
             raise EngineError(
                 f"{self.name} has shape {tuple(self._image.shape)}; an image is needed "
