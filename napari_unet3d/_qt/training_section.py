@@ -146,7 +146,7 @@ class SegmentSection(Section):
         row.setSpacing(3)
         row.addWidget(self.probabilities, 1)
         row.addWidget(self.file_button, 1)
-        self.line = wrapped()
+        self.line = ElidedLabel()
         self._progress_row = QHBoxLayout()
         self._progress_row.addWidget(self.progress, 1)
         self._progress_row.addWidget(self.cancel_button)

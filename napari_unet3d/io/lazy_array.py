@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import zarr
 
 from .affine_view import AffineView
+from .chunk_cache import ChunkCache
+from .stored_array import StoredArray, locate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .chunk_cache import ChunkCache
-    from .stored_array import StoredArray
+KEPT = 2**29
+"""Bytes of chunks that are kept of an array: two rows of 64³ for planes of 2048²."""
 
 
 class LazyArray:
@@ -62,6 +65,12 @@ class LazyArray:
         stored = self.cache.stored
         return None if stored is None else (stored, self.view)
 
+    def reopen(self, path: str) -> None:
+        """Read from another place from now on, where the same array lies."""
+        array = zarr.open_array(path, mode="r")
+        self.cache.stored = locate(array)
+        self.cache.replace(array)
+
     def __len__(self) -> int:
         """Give the length of the first axis."""
         return self.shape[0]
@@ -75,3 +84,9 @@ class LazyArray:
     ) -> NDArray[Any]:
         """Read the whole array."""
         return np.array(self[...], dtype=dtype, copy=copy)
+
+
+def open_lazy(path: str) -> LazyArray:
+    """Open a zarr array to be looked at."""
+    array = zarr.open_array(path, mode="r")
+    return LazyArray(ChunkCache(array, KEPT, locate(array)))

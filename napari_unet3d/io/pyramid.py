@@ -11,6 +11,7 @@ import zarr
 from . import ome_zarr
 from .axes import resolve_axes
 from .chunk_cache import ChunkCache
+from .lazy_array import KEPT
 from .location import existing
 from .sentences import unreadable
 from .stored_array import locate
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import os
 
     from .volume import Spacing
-
-KEPT = 2**29
-"""Bytes of chunks that are kept of each level: two rows of 64³ for planes of 2048²."""
 
 _COLOR = re.compile(r"[0-9a-fA-F]{6}")
 

@@ -222,6 +222,7 @@ class WorkerClient(WorkerConnection):
         probabilities: SharedArray | str | os.PathLike[str] | None = None,
         config: Mapping[str, Any] | None = None,
         begin_at: int = 0,
+        resumable: bool = False,
     ) -> int:
         """Segment a volume into shared arrays of uint8, or into files.
 
@@ -240,6 +241,9 @@ class WorkerClient(WorkerConnection):
             Fields of `SegmentationConfig`.
         begin_at : int
             Slice across Z around which to begin.
+        resumable : bool
+            Whether to write OME-Zarrs block by block, going on where an earlier run
+            ended; `SegmentOpened` tells where they are until then.
 
         Returns
         -------
@@ -258,6 +262,7 @@ class WorkerClient(WorkerConnection):
                 None if probabilities is None else _target(probabilities),
                 dict(config or {}),
                 begin_at,
+                resumable,
             )
         )
         return generation

@@ -125,6 +125,9 @@ class Segment:
     """Fields of `SegmentationConfig`."""
     begin_at: int = 0
     """Slice across Z around which to begin."""
+    resumable: bool = False
+    """Whether to write OME-Zarrs block by block, going on where an earlier run ended;
+    until they are complete they have ".unfinished" after their names."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,10 +79,12 @@ class OpenedVolume:
         self.name = request.name
         self.unit = request.unit
         self.spacing = request.spacing
+        self._paths: list[str] = []
         if isinstance(request.source, ImageFile):
             from napari_unet3d.io import open_image
 
             file = request.source
+            self._paths = [file.path] if os.path.exists(file.path) else []
             found = open_image(file.path, axes=file.axes, channels=file.channels)
             self._image: Any = found.data
             self.spacing = self.spacing or found.spacing
@@ -91,6 +94,8 @@ class OpenedVolume:
         else:
             from napari_unet3d.io.lazy_image import KEPT_WHERE_LARGE, LazyImage
 
+            found_at = {stored.path for stored, _ in request.source.parts}
+            self._paths = [path for path in found_at if os.path.exists(path)]
             # What fits stays in memory once it was read.
             size = request.source.nbytes
             kept = max(size, KEPT_WHERE_LARGE) if fits_in_memory(size) else None
@@ -107,6 +112,21 @@ class OpenedVolume:
     def image(self, watch: Callable[[], None]) -> WatchedImage:
         """Return the image; `watch` is called whenever a part of it is read."""
         return WatchedImage(self._image, watch)
+
+    def check(self) -> None:
+        """Refuse to go on where the files of the image are gone.
+
+        Raises
+        ------
+        EngineError
+            Naming the first that is.
+        """
+        gone = next((path for path in self._paths if not os.path.exists(path)), None)
+        if gone is not None:
+            raise EngineError(
+                f"{gone} is gone; see whether its disk is still there, and open the "
+                "image again"
+            )
 
     def update(self, request: UpdateAnnotation) -> None:
         """Take changes of the labels.

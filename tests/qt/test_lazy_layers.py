@@ -13,11 +13,15 @@ import zarr
 from napari.layers import Image
 
 from napari_unet3d._qt import spooling
+from napari_unet3d._qt.previewing import slice_in_view
+from napari_unet3d._qt.projects import Project
+from napari_unet3d._qt.segmentation_file import target_beside
 from napari_unet3d._qt.volumes import VolumeChoice
 from napari_unet3d._qt.voxel_origin import stored_image_of
 from napari_unet3d.engine import load, segment
 from napari_unet3d.engine.errors import EngineError
-from napari_unet3d.io import create_volume
+from napari_unet3d.io import create_volume, read_labels
+from napari_unet3d.io.lazy_array import LazyArray
 from napari_unet3d.io.lazy_image import LazyImage
 from napari_unet3d.worker import room
 from napari_unet3d.worker.protocol import OpenVolume
@@ -205,3 +209,83 @@ def test_computed_voxels_travel_by_the_disk_where_memory_is_too_small(
     assert request.source.parts[0][0].path.startswith(str(projects / "cache"))
     driver.widget.controller.close()
     assert not list((projects / "cache").iterdir())
+
+
+def test_a_large_segmentation_goes_to_the_disk_and_is_seen_as_it_grows(
+    opened, ball, monkeypatch, tmp_path
+):
+    opened.start(ball[1]).trained(30)
+    opened.widget.training.stop_button.click()
+    opened.wait(lambda: opened.phase == "idle")
+    monkeypatch.setattr(room, "SHARE", 10**9)
+    opened.widget.segmenting.probabilities.setChecked(True)
+    opened.press(opened.widget.segmenting.segment_button)
+    opened.wait(lambda: "ball segmentation" in opened.viewer.layers)
+    layer = opened.viewer.layers["ball segmentation"]
+    assert not layer.editable
+    opened.wait(lambda: opened.phase == "idle")
+    target = tmp_path / "ball_segmentation.ome.zarr"
+    assert f"Written to {target}" in opened.widget.segmenting.line.toolTip()
+    expected = segment(
+        load(opened.controller.project.model), ball[0], probabilities=True
+    )
+    assert isinstance(layer.data, LazyArray)
+    np.testing.assert_array_equal(layer.data[:], expected.labels)
+    np.testing.assert_array_equal(read_labels(target).data, expected.labels)
+    # What is on the screen is what is on the disk, not what was there before.
+    seen = slice_in_view(opened.viewer, opened.controller.choice)
+    for y, x in ((20, 20), (2, 2), (20, 31)):
+        value = layer.get_value((2 * seen.position, y, x), world=True)
+        assert value == expected.labels[seen.position, y, x] > 0
+    soft = opened.viewer.layers["ball probabilities"].data
+    np.testing.assert_array_equal(soft[:], expected.probabilities)
+    assert layer.metadata["napari-unet3d"]["path"] == str(target)
+
+    # The next one takes another name, and the layer shows it.
+    opened.widget.segmenting.probabilities.setChecked(False)
+    opened.press(opened.widget.segmenting.segment_button)
+    opened.wait(lambda: opened.phase == "segmenting")
+    opened.wait(lambda: opened.phase == "idle")
+    second = tmp_path / "ball_segmentation_2.ome.zarr"
+    assert layer.data.origin[0].path == f"{second}/0"
+    assert target.exists()
+    assert sum("segmentation" in each.name for each in opened.viewer.layers) == 1
+
+
+def test_a_segmentation_on_the_disk_is_cancelled_and_gone_on_with(
+    opened, ball, monkeypatch, tmp_path
+):
+    opened.start(ball[1])
+    opened.widget.training.stop_button.click()
+    opened.wait(lambda: opened.phase == "idle")
+    monkeypatch.setattr(room, "SHARE", 10**9)
+    opened.press(opened.widget.segmenting.segment_button)
+    opened.widget.segmenting.cancel_button.click()
+    opened.wait(lambda: opened.phase == "idle")
+    target = tmp_path / "ball_segmentation.ome.zarr"
+    if not target.exists():  # else it was faster than the button
+        assert "goes on with" in opened.widget.segmenting.line.toolTip()
+    opened.press(opened.widget.segmenting.segment_button)
+    opened.wait(lambda: opened.phase == "segmenting")
+    opened.wait(lambda: opened.phase == "idle")
+    assert target.exists()
+    assert not list(tmp_path.glob("*.unfinished*"))
+
+
+def test_the_name_of_a_segmentation(in_zarr, tmp_path, projects, monkeypatch):
+    project = Project(projects / "a")
+    choice = VolumeChoice(Image(da.from_zarr(in_zarr)[0], name="big one"))
+    beside = tmp_path / "big_one_segmentation.ome.zarr"
+    assert target_beside(choice, project) == beside
+    beside.mkdir()
+    second = tmp_path / "big_one_segmentation_2.ome.zarr"
+    assert target_beside(choice, project) == second
+    movie = VolumeChoice(Image(da.from_zarr(in_zarr), name="movie"), "TZYX", time=1)
+    name = "movie_time1_segmentation.ome.zarr"
+    assert target_beside(movie, project) == tmp_path / name
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        expected = project.folder / "big_one_segmentation.ome.zarr"
+        assert target_beside(choice, project) == expected
+    computed = VolumeChoice(Image(da.from_zarr(in_zarr)[0] + 1, name="x"))
+    assert target_beside(computed, project).parent == project.folder
