@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MOST_DEATHS = 3
 """Ends of the worker within a minute after which it is not started again."""
 
+BEING_WRITTEN = "Being written to"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -105,7 +107,7 @@ class Telling(Session):
 
     def _on_opened(self, event: SegmentOpened) -> None:
         self.segmenting.opened(event)
-        self.set_state(written_to=f"Being written to {self.segmenting.path}")
+        self.set_state(written_to=f"{BEING_WRITTEN} {self.segmenting.path}")
 
     def _on_cancelled(self, event: SegmentCancelled) -> None:
         self.segmenting.done()
@@ -132,10 +134,13 @@ class Telling(Session):
 
     def _on_death(self, event: WorkerDied) -> None:
         """Say what happened and start another worker, unless that is of no use."""
+        was_segmenting = self.state.written_to.startswith(BEING_WRITTEN)
         if event.details:
             _logger.info("%s", event.details)
         self.keep()
         self.summary = None
+        if was_segmenting:
+            self._say_unfinished()
         now = time.monotonic()
         recent = tuple(t for t in (*self._deaths, now) if now - t < 60)
         self._deaths = recent

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from napari_unet3d.engine.errors import EngineError
+
 from . import ome_zarr
 from .axes import resolve_axes
 from .chunk_cache import ChunkCache
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from .volume import Spacing
 
+_AXES = set("TCZYX")
 _COLOR = re.compile(r"[0-9a-fA-F]{6}")
 
 
@@ -115,10 +118,15 @@ def _is_coarser(array: Any, than: Any) -> bool:
 
 
 def _axes(shape: tuple[int, ...], named: str | None, source: str) -> str:
-    """Say what each axis is; there may be several time points."""
-    if named and "T" in named and len(set(named) - {"Q"}) == len(named):
+    """Say what each axis is; to be looked at, anything from two to five axes will do."""
+    if named and len(set(named)) == len(named) and set("YX") <= set(named) <= _AXES:
         return named
-    return resolve_axes(shape, named, None, source)
+    try:
+        return resolve_axes(shape, named, None, source)
+    except EngineError:
+        if not 2 <= len(shape) <= 5:
+            raise
+        return {2: "YX", 3: "ZYX", 4: "TZYX", 5: "TCZYX"}[len(shape)]
 
 
 def _channels(omero: dict[str, Any]) -> list[Channel]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import psutil
+
+VARIABLE = "NAPARI_UNET3D_MEMORY"
+"""Environment variable: GiB to count on, where less than what is free may be taken."""
 
 SHARE = 4
 """Part of the free memory that one array may take: image, annotation, preview and
@@ -16,7 +21,11 @@ def fits_in_memory(nbytes: int) -> bool:
 
 def free_memory() -> int:
     """Return the bytes that programs can still take."""
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    try:
+        return min(free, int(float(os.environ[VARIABLE]) * 2**30))
+    except (KeyError, ValueError, OverflowError):
+        return free
 
 
 def amount(nbytes: float) -> str:
