@@ -8,8 +8,8 @@ other slices, segments, stops, and segments on to the end. Nothing is to be held
 napari's process: --memory is what the plugin may count on, in GiB, as if the machine
 had no more (see `napari_unet3d.worker.room`). Each row is the resident memory at the
 end of a phase, and the highest during it; "growth" is that above the one before the
-image was opened. Pages of a file or of shared memory count as those of a process that
-has touched them.
+image was opened, when a small one had been opened, painted on and closed. Pages of a
+file or of shared memory count as those of a process that has touched them.
 """
 
 from __future__ import annotations
@@ -112,8 +112,10 @@ def main(arguments=None) -> None:
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
         image = Path(folder) / "image.ome.zarr"
         sizes = [*map(str, shape)]
-        make = [sys.executable, __file__, "--make", str(image), "--shape", *sizes]
-        subprocess.run(make, check=True)
+        make = [sys.executable, __file__, "--make"]
+        subprocess.run([*make, str(image), "--shape", *sizes], check=True)
+        small = str(Path(folder) / "small.ome.zarr")
+        subprocess.run([*make, small, "--shape", "64", "64", "64"], check=True)
         facts = machine()
         print(facts)
         rows = measure(image, shape, options)
@@ -126,6 +128,7 @@ def main(arguments=None) -> None:
 def measure(image: Path, shape: tuple[int, int, int], options) -> list[dict]:
     """Go through all that a person does with a volume."""
     session = Viewer()
+    session.warm_up_with(image.parent / "small.ome.zarr")
     viewer, widget = session.viewer, session.widget
     controller = widget.controller
     memory = Memory(session)
@@ -195,6 +198,18 @@ class Viewer(Session):
         )
         self.until(lambda: self.phase == "idle", 300)
         self.run_for(4)  # the worker warms up
+
+    def warm_up_with(self, image: Path) -> None:
+        """Open and paint on something small: libraries and shaders take memory once."""
+        self.viewer.open(image, plugin="napari-unet3d")
+        self.widget.data.new.click()
+        layer = self.widget.data.annotation()
+        for k in range(10):
+            layer.paint((k, 20, 20), 1)
+            self.viewer.dims.set_current_step(0, k)
+            self.run_for(0.2)
+        self.viewer.layers.clear()
+        self.run_for(1)
 
 
 def paint(layer, image, z: int) -> None:

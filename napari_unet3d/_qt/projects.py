@@ -93,6 +93,11 @@ def _identity(choice: VolumeChoice) -> str:
     path = layer.source.path
     if path:
         where = os.path.abspath(path)
+        # Channels that lie in one file are images of their own.
+        view = getattr(full_resolution(layer), "view", None)
+        start = getattr(view, "start", ())
+        if any(start):
+            where = f"{where}|{start}"
     elif is_lazy(layer):
         where = layer.name
     else:

@@ -62,10 +62,10 @@ class VolumeChoice:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Number format in which all channels are handed on."""
-        kinds = {
-            np.dtype(full_resolution(layer).dtype).str
-            for layer in (self.layer, *self.others)
-        }
+        kinds = set()
+        for data, _ in self.parts():
+            # tensorstore has types of its own
+            kinds.add(np.dtype(getattr(data.dtype, "numpy_dtype", data.dtype)).str)
         if kinds == {"|b1"}:
             return np.dtype(np.uint8)
         only = kinds.pop()

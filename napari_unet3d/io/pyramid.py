@@ -118,7 +118,7 @@ def _is_coarser(array: Any, than: Any) -> bool:
 
 
 def _axes(shape: tuple[int, ...], named: str | None, source: str) -> str:
-    """Say what each axis is; to be looked at, anything from two to five axes will do."""
+    """Say what each axis is; to be looked at, two to five of any kind will do."""
     if named and len(set(named)) == len(named) and set("YX") <= set(named) <= _AXES:
         return named
     try:
