@@ -106,9 +106,10 @@ def scan(volume: Any) -> Iterator[Labelled | None]:
         else _portions(np.asarray(volume))
     )
     collected = Collected(tuple(volume.shape))
-    for index, values in parts:
+    for number, (index, values) in enumerate(parts):
+        if number:
+            yield None
         collected.add(index, values)
-        yield None
     yield collected.labelled()
 
 

@@ -104,11 +104,10 @@ class Segmenting(QObject):
 
     def opened(self, event: SegmentOpened) -> None:
         """Show files that are being written, chunk by chunk as they are complete."""
-        from napari_unet3d.io.lazy_array import open_lazy
-
         assert self._choice is not None
-        arrays = [open_lazy(f"{folder}/0") for folder in event.folders]
-        self._files = list(zip(map(str, self._targets), arrays, strict=True))
+        paths = [str(target) for target in self._targets]
+        arrays = [_opened(*each) for each in zip(event.folders, paths, strict=True)]
+        self._files = list(zip(paths, arrays, strict=True))
         self._show(self._choice, self._classes, arrays)
         for layer, (path, _) in zip(
             (self.layer, self._probabilities), self._files, strict=False
@@ -196,6 +195,16 @@ class Segmenting(QObject):
 
     def _on_edit(self, event: object = None) -> None:
         self._edited = True
+
+
+def _opened(folder: str, target: str) -> LazyArray:
+    """Open a file that is being written, or complete by now."""
+    from napari_unet3d.io.lazy_array import open_lazy
+
+    try:
+        return open_lazy(f"{folder}/0")
+    except (OSError, ValueError):
+        return open_lazy(f"{target}/0")
 
 
 def _leading_axis(choice: VolumeChoice) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class ChunkCache:
         self.capacity = capacity
         self._array = array
         self.shape: tuple[int, ...] = tuple(map(int, array.shape))
-        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        # tensorstore has types of its own.
+        dtype = getattr(array.dtype, "numpy_dtype", array.dtype)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.chunks: tuple[int, ...] = chunks_of_array(array)
         self._kept: OrderedDict[tuple[int, ...], NDArray[Any]] = OrderedDict()
         self._size = 0

@@ -226,7 +226,8 @@ def _locate_tensorstore(array: Any) -> StoredArray | None:
 def _open_tensorstore(stored: StoredArray) -> Any:
     import tensorstore
 
-    return tensorstore.open(json.loads(stored.path), read=True).result()
+    array = tensorstore.open(json.loads(stored.path), read=True).result()
+    return array[tensorstore.d[:].translate_to[0]]
 
 
 _OPEN: dict[str, Callable[[StoredArray], Any]] = {
