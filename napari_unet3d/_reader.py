@@ -52,8 +52,9 @@ def read_zarr(path: str) -> LayerData:
     """
     from napari_unet3d.io.lazy_array import LazyArray
     from napari_unet3d.io.pyramid import open_pyramid
+    from napari_unet3d.worker.room import viewing_memory
 
-    pyramid = open_pyramid(path)
+    pyramid = open_pyramid(path, viewing_memory())
     axes = pyramid.axes
     place = {axis: k for k, axis in enumerate(axes)}
     shown = [axis for axis in "TZYX" if axis in axes]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
+from napari_unet3d.worker.room import viewing_memory
 from napari_unet3d.worker.shared import SharedArray
 
 from . import layers
@@ -201,10 +202,11 @@ def _opened(folder: str, target: str) -> LazyArray:
     """Open a file that is being written, or complete by now."""
     from napari_unet3d.io.lazy_array import open_lazy
 
+    capacity = viewing_memory()
     try:
-        return open_lazy(f"{folder}/0")
+        return open_lazy(f"{folder}/0", capacity)
     except (OSError, ValueError):
-        return open_lazy(f"{target}/0")
+        return open_lazy(f"{target}/0", capacity)
 
 
 def _leading_axis(choice: VolumeChoice) -> dict[str, Any]:

@@ -14,9 +14,6 @@ from .stored_array import StoredArray, locate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KEPT = 2**29
-"""Bytes of chunks that are kept of an array: two rows of 64³ for planes of 2048²."""
-
 
 class LazyArray:
     """Show a part of a chunked array, as the data of a layer.
@@ -86,7 +83,7 @@ class LazyArray:
         return np.array(self[...], dtype=dtype, copy=copy)
 
 
-def open_lazy(path: str) -> LazyArray:
-    """Open a zarr array to be looked at."""
+def open_lazy(path: str, capacity: int) -> LazyArray:
+    """Open a zarr array to be looked at, of which so many bytes are kept."""
     array = zarr.open_array(path, mode="r")
-    return LazyArray(ChunkCache(array, KEPT, locate(array)))
+    return LazyArray(ChunkCache(array, capacity, locate(array)))

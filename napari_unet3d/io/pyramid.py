@@ -13,7 +13,6 @@ from napari_unet3d.engine.errors import EngineError
 from . import ome_zarr
 from .axes import resolve_axes
 from .chunk_cache import ChunkCache
-from .lazy_array import KEPT
 from .location import existing
 from .sentences import unreadable
 from .stored_array import locate
@@ -67,8 +66,15 @@ class Pyramid:
     classes: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
-def open_pyramid(path: str | os.PathLike[str]) -> Pyramid:
+def open_pyramid(path: str | os.PathLike[str], capacity: int) -> Pyramid:
     """Open all levels without reading them.
+
+    Parameters
+    ----------
+    path : path
+        The folder, or one in it.
+    capacity : int
+        Bytes of chunks that are kept of each level once they were read.
 
     Raises
     ------
@@ -99,7 +105,7 @@ def open_pyramid(path: str | os.PathLike[str]) -> Pyramid:
         channels = _channels(attributes.get("omero") or {})
         classes = _classes(labels or {})
     return Pyramid(
-        [ChunkCache(array, KEPT, locate(array)) for array in arrays],
+        [ChunkCache(array, capacity, locate(array)) for array in arrays],
         _axes(stored.array.shape, stored.axes, location.source),
         stored.spacing,
         stored.unit,

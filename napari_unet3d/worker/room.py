@@ -19,6 +19,15 @@ def fits_in_memory(nbytes: int) -> bool:
     return nbytes * SHARE <= free_memory()
 
 
+def viewing_memory() -> int:
+    """Return the bytes of chunks to keep of an array that is looked at.
+
+    256 MiB hold the chunks of 64³ bytes that a slice of 2048² voxels meets: stepping to
+    the next slice reads nothing.
+    """
+    return min(2**28, free_memory() // 16)
+
+
 def free_memory() -> int:
     """Return the bytes that programs can still take."""
     free = int(psutil.virtual_memory().available)

@@ -11,7 +11,7 @@ from napari_unet3d.engine.annotation import Annotation
 from napari_unet3d.engine.errors import EngineError
 
 from .requests import CloseVolume, ImageFile, OpenVolume, UpdateAnnotation
-from .room import fits_in_memory
+from .room import SHARE, fits_in_memory, free_memory
 from .shared import ArrayReference, SharedArray
 from .sparse import SparseLabels
 
@@ -98,8 +98,9 @@ class OpenedVolume:
             self._paths = [path for path in found_at if os.path.exists(path)]
             # What fits stays in memory once it was read.
             size = request.source.nbytes
-            kept = max(size, KEPT_WHERE_LARGE) if fits_in_memory(size) else None
-            self._image = LazyImage(request.source, kept or KEPT_WHERE_LARGE)
+            if not fits_in_memory(size):
+                size = min(KEPT_WHERE_LARGE, free_memory() // SHARE)
+            self._image = LazyImage(request.source, size)
         if len(self._image.shape) != 4:
             raise EngineError(
                 f"{self.name} has shape {tuple(self._image.shape)}; an image is needed "

@@ -193,7 +193,7 @@ def ome(tmp_path):
 
 def test_all_levels_of_an_ome_zarr_are_opened(ome):
     path, levels = ome
-    pyramid = open_pyramid(path)
+    pyramid = open_pyramid(path, 10**6)
     assert pyramid.axes == "TCZYX"
     assert (pyramid.spacing, pyramid.unit) == ((4, 2, 2), "nanometer")
     assert [level.shape for level in pyramid.levels] == [each.shape for each in levels]
