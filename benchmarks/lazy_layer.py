@@ -199,6 +199,11 @@ class Viewer(Session):
         self.until(lambda: self.phase == "idle", 300)
         self.run_for(4)  # the worker warms up
 
+    def close(self) -> None:
+        """Close the viewer; a segmentation that goes on is ended with the worker."""
+        self.viewer.close()
+        self.run_for(0.5)
+
     def warm_up_with(self, image: Path) -> None:
         """Open and paint on something small: libraries and shaders take memory once."""
         self.viewer.open(image, plugin="napari-unet3d")
