@@ -84,7 +84,9 @@ def test_it_equals_the_engine_and_can_be_looked_at_meanwhile(
     found = read_labels(target)
     np.testing.assert_array_equal(found.data, expected.labels)
     assert found.spacing == (2.0, 1.0, 1.0)
-    np.testing.assert_array_equal(open_image(soft).data, expected.probabilities)
+    # Blocks of another size round the last bit otherwise.
+    shares = np.asarray(open_image(soft).data, np.int16)
+    np.testing.assert_allclose(shares, expected.probabilities, rtol=0, atol=1)
     assert {path.name for path in tmp_path.iterdir()} == {
         "image.ome.zarr", "labels.ome.zarr", "soft.ome.zarr", "model.pt",
     }  # fmt: skip
