@@ -13,7 +13,7 @@ WITH_DISPLAY := sh scripts/with_display
 PYTEST := sh -c '"$$0" "$$@" || [ $$? -eq 5 ]' $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs napari clean bench bench-gui
+.PHONY: help demo test lint types docs napari clean bench bench-gui bench-lazy
 .PHONY: pretrain bench-accuracy bench-training-step bench-inference bench-augmentation
 
 help: ## Show this list
@@ -74,6 +74,10 @@ pretrain: ## Learn the weights of the warm start from generated volumes (an hour
 	$(SETUP)
 	$(BIN)/python pretraining/pretrain.py \
 	    --output napari_unet3d/engine/warm_start.pt $(ARGS)
+
+bench-lazy: ## Measure the memory of napari while a volume larger than it is used
+	$(SETUP) --display dev
+	$(WITH_DISPLAY) $(BIN)/python benchmarks/lazy_layer.py $(ARGS)
 
 napari: ## Open napari with a sample, its annotation and the dock widget
 	$(SETUP) --display dev

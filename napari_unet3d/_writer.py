@@ -30,17 +30,19 @@ def write_annotation(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]
         The file that was written.
     """
     from napari_unet3d._qt.annotation_file import AnnotationFile, save
-    from napari_unet3d._qt.annotation_scan import scan
     from napari_unet3d._qt.classes import METADATA, extended, make_classes
+    from napari_unet3d._qt.layers import can_be_painted
+    from napari_unet3d._qt.zarr_labels import scanner_of
     from napari_unet3d.engine.errors import EngineError
 
-    volume = np.asarray(data)
-    if volume.ndim != 3:
+    volume = data if can_be_painted(data) else np.asarray(data)
+    if len(volume.shape) != 3:
         raise EngineError(
-            f"a sparse annotation has the axes ZYX, and this layer has {volume.ndim}; "
+            "a sparse annotation has the axes ZYX, and this layer has "
+            f"{len(volume.shape)}; "
             "save it as a TIFF"
         )
-    *_, labelled = scan(volume)
+    *_, labelled = scanner_of(volume)()
     assert labelled is not None
     kept = meta.get("metadata", {}).get(METADATA, {})
     classes = make_classes(

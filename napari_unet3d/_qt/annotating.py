@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
@@ -51,7 +51,7 @@ class Annotating(QObject):
         self,
         choice: VolumeChoice,
         classes: Classes,
-        data: np.ndarray | None = None,
+        data: Any = None,
     ) -> Labels:
         """Add an annotation layer; it is worked on from `use` on."""
         return layers.add_annotation(self._viewer, choice, classes, data)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .classes import MAX_CLASSES
+from .sparse_volume import SparseVolume, empty_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,10 +55,15 @@ class Labelled:
         """Count the voxels of a class."""
         return int(self.counts[label])
 
-    def dense(self) -> NDArray[np.uint8]:
-        """Return the volume, 0 where nothing is labelled."""
-        volume = np.zeros(self.shape, np.uint8)
-        volume.reshape(-1)[self.index] = self.labels
+    def dense(self) -> Any:
+        """Return the volume, 0 where nothing is labelled; sparse where it is huge."""
+        volume = empty_volume(self.shape)
+        if isinstance(volume, np.ndarray):
+            volume.reshape(-1)[self.index] = self.labels
+            return volume
+        for first in range(0, len(self.index), BLOCK):
+            part = slice(first, first + BLOCK)
+            volume[np.unravel_index(self.index[part], self.shape)] = self.labels[part]
         return volume
 
 
@@ -72,15 +78,19 @@ class Changes:
         return len(self.index)
 
 
-def scan(volume: NDArray[np.integer]) -> Iterator[Labelled | None]:
-    """Collect the labelled voxels block by block; only the last item is the result.
+def scan(volume: Any) -> Iterator[Labelled | None]:
+    """Collect the labelled voxels part by part; only the last item is the result.
 
     The volume may be painted on between two items; what is painted behind the scan is
     found by the next one.
 
+    Parameters
+    ----------
+    volume : (Z, Y, X) ndarray or SparseVolume of int
+
     Yields
     ------
-    None after each block but the last, then the labelled voxels.
+    None after each part but the last, then the labelled voxels.
 
     Examples
     --------
@@ -90,24 +100,62 @@ def scan(volume: NDArray[np.integer]) -> Iterator[Labelled | None]:
     >>> found.index.tolist(), found.labels.tolist()
     ([5], [2])
     """
+    parts = (
+        volume.portions(BLOCK)
+        if isinstance(volume, SparseVolume)
+        else _portions(np.asarray(volume))
+    )
+    collected = Collected(tuple(volume.shape))
+    for number, (index, values) in enumerate(parts):
+        if number:
+            yield None
+        collected.add(index, values)
+    yield collected.labelled()
+
+
+def _portions(
+    volume: NDArray[np.integer],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.integer]]]:
+    """Yield flat indices and values of what is not zero, some slices at a time."""
     rows = max(1, BLOCK * volume.shape[0] // max(1, volume.size))
-    indices, labels, unusable = [], [], 0
     for first in range(0, volume.shape[0], rows):
         block = np.ascontiguousarray(volume[first : first + rows]).reshape(-1)
-        largest, smallest = int(block.max(initial=0)), int(block.min(initial=0))
-        if largest > MAX_CLASSES or smallest < 0:
-            unusable = largest if largest > MAX_CLASSES else smallest
-        found = np.flatnonzero((block > 0) & (block <= MAX_CLASSES))
-        labels.append(block[found].astype(np.uint8))
-        indices.append(found + first * (volume.size // volume.shape[0]))
-        if first + rows < volume.shape[0]:
-            yield None
-    yield Labelled(
-        tuple(volume.shape),
-        np.concatenate([np.empty(0, np.int64), *indices]),
-        np.concatenate([np.empty(0, np.uint8), *labels]),
-        unusable,
-    )
+        found = np.flatnonzero(block)
+        yield found + first * (volume.size // volume.shape[0]), block[found]
+
+
+class Collected:
+    """Labelled voxels, put together from parts.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Of the volume.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._index = [np.empty(0, np.int64)]
+        self._labels = [np.empty(0, np.uint8)]
+        self._unusable = 0
+
+    def add(self, index: NDArray[np.int64], values: NDArray[np.integer]) -> None:
+        """Add voxels that are not zero; those that no class can have are left out."""
+        usable = (values > 0) & (values <= MAX_CLASSES)
+        if not usable.all():
+            largest, smallest = int(values.max()), int(values.min())
+            self._unusable = largest if largest > MAX_CLASSES else smallest
+            index, values = index[usable], values[usable]
+        self._index.append(index)
+        self._labels.append(values.astype(np.uint8))
+
+    def labelled(self) -> Labelled:
+        """Return all of them."""
+        index, labels = np.concatenate(self._index), np.concatenate(self._labels)
+        if (np.diff(index) < 0).any():
+            order = np.argsort(index)
+            index, labels = index[order], labels[order]
+        return Labelled(self._shape, index, labels, self._unusable)
 
 
 def changes_between(before: Labelled, after: Labelled) -> Changes:

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .zarr_labels import scanner_of
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Labels
     from numpy.typing import NDArray
 
@@ -36,9 +40,14 @@ class Slice:
         """As people call it."""
         return f"{'ZYX'[self.axis]} {self.position}"
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What selects it from an array."""
+        return (slice(None),) * self.axis + (self.position,)
+
     def of(self, volume: Any) -> Any:
-        """Return the slice of an array, a view."""
-        return volume[(slice(None),) * self.axis + (self.position,)]
+        """Return the slice of an array; of an ndarray it is a view."""
+        return volume[self.key]
 
 
 def fill_background(layer: Labels, where: Slice) -> int:
@@ -66,7 +75,7 @@ def clear(layer: Labels, where: Slice) -> int:
 
 def replace_label(layer: Labels, old: int, new: int) -> int:
     """Give all voxels of a class another label, 0 to erase them."""
-    found = np.nonzero(layer.data == old)
+    found = _voxels(layer, lambda labels: labels == old)
     if len(found[0]):
         layer.data_setitem(found, new)
     return len(found[0])
@@ -74,11 +83,23 @@ def replace_label(layer: Labels, old: int, new: int) -> int:
 
 def remove_label(layer: Labels, label: int) -> None:
     """Erase a class and let those behind it move up, as one undo step."""
-    found = np.nonzero(layer.data >= label)
-    values = layer.data[found]
+    found = _voxels(layer, lambda labels: labels >= label)
+    values = np.asarray(layer.data[found])
     values = np.where(values == label, 0, values - 1).astype(values.dtype)
     if len(values):
         layer.data_setitem(found, values)
+
+
+def _voxels(
+    layer: Labels, chosen: Callable[[NDArray[Any]], NDArray[np.bool_]]
+) -> tuple[NDArray[Any], ...]:
+    """Find the voxels of some labels, without looking where there are none."""
+    if isinstance(layer.data, np.ndarray):
+        return np.nonzero(chosen(layer.data))
+    *_, labelled = scanner_of(layer.data)()
+    assert labelled is not None
+    index = labelled.index[chosen(labelled.labels)]
+    return np.unravel_index(index, labelled.shape)
 
 
 def annotated_slices(labelled: Labelled) -> list[Slice]:

@@ -8,7 +8,9 @@ import numpy as np
 from napari.layers import Labels
 
 from .classes import METADATA, Classes, class_metadata, colormap_of, set_classes
+from .sparse_volume import SparseVolume, empty_volume
 from .volumes import full_resolution
+from .zarr_labels import folder_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -42,12 +44,12 @@ def add_annotation(
     viewer: ViewerModel,
     choice: VolumeChoice,
     classes: Classes,
-    data: NDArray[np.uint8] | None = None,
+    data: Any = None,
 ) -> Labels:
     """Add an empty annotation layer on the grid of an image, ready to paint."""
     suffix = f" (time {choice.time})" if "T" in choice.axes else ""
     layer = viewer.add_labels(
-        np.zeros(choice.shape, np.uint8) if data is None else data,
+        empty_volume(choice.shape) if data is None else data,
         name=f"{choice.layer.name} annotation{suffix}",
         opacity=0.7,
         metadata={METADATA: {"kind": "annotation", **_origin(choice)}},
@@ -132,9 +134,14 @@ def is_annotation_for(layer: Layer, choice: VolumeChoice) -> bool:
     return (
         isinstance(layer, Labels)
         and kind == "annotation"
-        and isinstance(layer.data, np.ndarray)
+        and can_be_painted(layer.data)
         and tuple(layer.data.shape) == choice.shape
     )
+
+
+def can_be_painted(data: Any) -> bool:
+    """Whether labels can be written into the data of a layer, and found again."""
+    return isinstance(data, np.ndarray | SparseVolume) or folder_of(data) is not None
 
 
 def remember(layer: Layer, facts: dict[str, Any]) -> None:

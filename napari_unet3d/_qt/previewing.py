@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from . import layers
 from .annotation_tools import Slice
+from .sparse_volume import SparseVolume, empty_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,7 +181,7 @@ class Previewing(QObject):
             if not visible:
                 return
             layer = self._made(kind)
-        where.of(layer.data)[...] = plane
+        layer.data[where.key] = plane
         layers.refresh(layer)
 
     def _made(self, kind: str) -> Layer:
@@ -189,7 +190,7 @@ class Previewing(QObject):
         if old is not None:
             # Of an earlier training; its memory is not written by anybody else.
             self._viewer.layers.remove(old)
-        data = np.zeros(self._choice.shape, np.uint8)
+        data = empty_volume(self._choice.shape)
         if kind == "preview":
             layer: Layer = layers.add_labels(
                 self._viewer, self._choice, kind, data, self._classes, 0.45
@@ -208,7 +209,11 @@ class Previewing(QObject):
     def _blank(self, kind: str) -> None:
         layer = self._layer(kind)
         if layer is not None:
-            layer.data[...] = 0
+            data = layer.data
+            if isinstance(data, SparseVolume):
+                data.clear()
+            else:
+                data[...] = 0
             layers.refresh(layer)
 
 

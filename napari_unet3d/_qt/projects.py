@@ -93,10 +93,15 @@ def _identity(choice: VolumeChoice) -> str:
     path = layer.source.path
     if path:
         where = os.path.abspath(path)
+        # Channels that lie in one file are images of their own.
+        view = getattr(full_resolution(layer), "view", None)
+        start = getattr(view, "start", ())
+        if any(start):
+            where = f"{where}|{start}"
     elif is_lazy(layer):
         where = layer.name
     else:
         data = np.asarray(full_resolution(layer))
-        few = data.reshape(-1)[:: max(1, data.size // 4096)]
+        few = data.flat[:: max(1, data.size // 4096)]
         where = hashlib.sha256(few.tobytes()).hexdigest()
     return f"{where}|{choice.shape}|{choice.axes}|{choice.time}"

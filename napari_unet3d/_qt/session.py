@@ -18,6 +18,7 @@ from .layer_choice import LayerChoice
 from .learning import Learning
 from .previewing import Previewing
 from .project_locks import ProjectLocks
+from .segmentation_file import must_go_to_disk, target_beside
 from .segmenting import Segmenting
 from .sentences import why_model_does_not_fit, why_not_trainable
 from .state import Phase, State
@@ -189,12 +190,16 @@ class Session(QObject):
         """Segment a volume that the worker knows."""
         if self.summary is None or self.state.phase is not Phase.SEGMENTING:
             return
+        classes = self.model_classes()
+        probabilities = self.widget.segmenting.probabilities.isChecked()
+        if not path and must_go_to_disk(choice, len(classes) if probabilities else 0):
+            path = str(target_beside(choice, self.locks.project_of(choice)))
         self.segmenting.begin(
             choice,
             numbers[0],
-            self.model_classes(),
+            classes,
             self.widget.advanced.values("segmentation"),
-            self.widget.segmenting.probabilities.isChecked(),
+            probabilities,
             path,
         )
 

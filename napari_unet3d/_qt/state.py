@@ -57,6 +57,10 @@ class State:
     held_out_iou: float | None = None
     progress: float = 0.0
     """Of the segmentation."""
+    reading: str = ""
+    """How far the image is copied for the worker, if it must be."""
+    written_to: str = ""
+    """Where the segmentation goes, if it goes to the disk."""
     device: str = "starting the worker …"
     device_warning: str = ""
     model: str = "No model yet."
@@ -99,7 +103,7 @@ class State:
         """How the training stands, in a line."""
         if self.phase is Phase.STARTING or not self.step:
             return {
-                Phase.TRAINING: "Preparing the training …",
+                Phase.TRAINING: self.reading or "Preparing the training …",
                 Phase.STOPPING: "Stopping …",
             }.get(self.phase, "")
         parts = [f"step {self.step:,}"]

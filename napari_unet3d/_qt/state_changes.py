@@ -15,6 +15,7 @@ from napari_unet3d.worker.protocol import (
     Resumed,
     SegmentCancelled,
     SegmentDone,
+    SegmentOpened,
     SegmentProgress,
     Started,
     StepDone,
@@ -62,7 +63,7 @@ def after(state: State, event: Event) -> State:
                 has_model=event.summary is not None,
                 model=describe_model(event.summary),
             )
-        case SegmentProgress():
+        case SegmentOpened() | SegmentProgress():
             return replace(state, progress=event.progress)
         case SegmentDone() | SegmentCancelled():
             return segmentation_over(state)
@@ -93,6 +94,7 @@ def segmenting(state: State) -> State:
         training_held=held,
         pause_held=state.phase is Phase.PAUSED,
         progress=0.0,
+        written_to="",
     )
 
 

@@ -16,6 +16,7 @@ from napari_unet3d.worker.protocol import (
     Saved,
     SegmentCancelled,
     SegmentDone,
+    SegmentOpened,
     SegmentProgress,
     StepDone,
     Trained,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MOST_DEATHS = 3
 """Ends of the worker within a minute after which it is not started again."""
 
+BEING_WRITTEN = "Being written to"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -47,7 +50,8 @@ class Telling(Session):
         if isinstance(event, PreviewReady):
             self.previewing.receive(event)
             return
-        if isinstance(event, (SegmentProgress, SegmentDone, SegmentCancelled)) and (
+        of_segmentation = SegmentOpened, SegmentProgress, SegmentDone, SegmentCancelled
+        if isinstance(event, of_segmentation) and (
             event.generation != self.segmenting.generation
         ):
             return
@@ -58,9 +62,10 @@ class Telling(Session):
             Trained: self._on_trained,
             ModelChanged: self._on_model,
             Saved: self._on_saved,
-            SegmentProgress: lambda _: self.segmenting.progressed(),
+            SegmentOpened: self._on_opened,
+            SegmentProgress: self.segmenting.progressed,
             SegmentDone: self._on_segmented,
-            SegmentCancelled: lambda _: self.segmenting.done(),
+            SegmentCancelled: self._on_cancelled,
             Warned: lambda event: show_warning(_sentence(event.message)),
             Failed: self._on_failed,
             WorkerDied: self._on_death,
@@ -100,8 +105,23 @@ class Telling(Session):
             self.saving = ""
             show_info(f"The model was saved to {event.path}.")
 
+    def _on_opened(self, event: SegmentOpened) -> None:
+        self.segmenting.opened(event)
+        self.set_state(written_to=f"{BEING_WRITTEN} {self.segmenting.path}")
+
+    def _on_cancelled(self, event: SegmentCancelled) -> None:
+        self.segmenting.done()
+        self._say_unfinished()
+
+    def _say_unfinished(self) -> None:
+        if self.segmenting.path:
+            path = self.segmenting.path
+            self.set_state(written_to=f"Unfinished: Segment volume goes on with {path}")
+
     def _on_segmented(self, event: SegmentDone) -> None:
         self.segmenting.done(event)
+        if self.segmenting.path:
+            self.set_state(written_to=f"Written to {self.segmenting.path}")
         self.previewing.put_aside()
 
     def _on_failed(self, event: Failed) -> None:
@@ -109,14 +129,18 @@ class Telling(Session):
             _logger.info("%s", event.details)
         if event.what == "segmentation":
             self.segmenting.done()
+            self._say_unfinished()
         show_error(_sentence(event.sentence))
 
     def _on_death(self, event: WorkerDied) -> None:
         """Say what happened and start another worker, unless that is of no use."""
+        was_segmenting = self.state.written_to.startswith(BEING_WRITTEN)
         if event.details:
             _logger.info("%s", event.details)
         self.keep()
         self.summary = None
+        if was_segmenting:
+            self._say_unfinished()
         now = time.monotonic()
         recent = tuple(t for t in (*self._deaths, now) if now - t < 60)
         self._deaths = recent

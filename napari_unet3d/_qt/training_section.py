@@ -146,12 +146,14 @@ class SegmentSection(Section):
         row.setSpacing(3)
         row.addWidget(self.probabilities, 1)
         row.addWidget(self.file_button, 1)
+        self.line = ElidedLabel()
         self._progress_row = QHBoxLayout()
         self._progress_row.addWidget(self.progress, 1)
         self._progress_row.addWidget(self.cancel_button)
         self.rows.addWidget(self.segment_button)
         self.rows.addLayout(row)
         self.rows.addLayout(self._progress_row)
+        self.rows.addWidget(self.line)
 
     def show_state(self, state: State) -> None:
         """Enable the buttons and show the progress."""
@@ -163,3 +165,6 @@ class SegmentSection(Section):
         # Statistics of the volume come first: nothing to count yet.
         self.progress.setRange(0, 1000 if state.progress else 0)
         self.progress.setValue(round(1000 * state.progress))
+        line = state.reading if running and state.reading else state.written_to
+        self.line.setText(line)
+        self.line.setVisible(bool(line))

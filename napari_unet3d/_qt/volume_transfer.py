@@ -1,23 +1,18 @@
-"""Images on their way to the worker: once each, through shared memory."""
+"""Images on their way to the worker: where they lie, or a copy in shared memory."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from qtpy.QtCore import QObject, Qt, Signal
 
-from napari_unet3d.engine.errors import EngineError
-
-from .volumes import full_resolution
+from .copying import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from numpy.typing import NDArray
-
+    from napari_unet3d.io.lazy_image import StoredImage
     from napari_unet3d.worker.client import WorkerClient
 
     from .volumes import VolumeChoice
@@ -34,22 +29,28 @@ class _Wish:
 class VolumeTransfer(QObject):
     """Keep track of which volumes the worker knows.
 
-    Copies are made in a thread, one at a time.
+    Images are looked up, or copied, in a thread, one at a time.
     """
 
     failed = Signal(str, str)
     """What the volume was for, and a sentence why it cannot be had."""
+    progressed = Signal(str)
+    """A line about the image that is being copied; empty once it is there."""
+    _copied = Signal(object, str)
     _ended = Signal(object)
-    """Emitted in the thread of a `_Copy`, received in the main one."""
+    """Emitted in the thread of a `Copy`, received in the main one."""
 
     def __init__(self, client: WorkerClient, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._client = client
         self._known: list[tuple[int, VolumeChoice]] = []
+        self._spooled: dict[int, StoredImage] = {}
+        """Volumes that were written to the cache folder, by number."""
         self._wishes: dict[str, _Wish] = {}
-        self._copying: _Copy | None = None
+        self._copying: Copy | None = None
         queued = Qt.ConnectionType.QueuedConnection
         self._ended.connect(self._on_ended, queued)  # type: ignore[call-arg]
+        self._copied.connect(self._on_copied, queued)  # type: ignore[call-arg]
 
     def number_of(self, choice: VolumeChoice | None) -> int | None:
         """Return the number of a volume that the worker knows."""
@@ -89,6 +90,9 @@ class VolumeTransfer(QObject):
         self._go_on()
         if copy is not None:
             copy.join()
+            self._remove(copy.spooled)
+        for number in list(self._spooled):
+            self._remove(self._spooled.pop(number))
 
     def forget(self, choice: VolumeChoice) -> list[str]:
         """Let go of a volume, as its data were replaced or its layer deleted.
@@ -130,79 +134,34 @@ class VolumeTransfer(QObject):
             copying.cancelled.set()
             self._copying = None
         if missing:
-            self._copying = _Copy(self._client, missing[0], self._ended.emit)
+            self._copying = Copy(
+                self._client, missing[0], self._ended.emit, self._copied.emit
+            )
             self._copying.start()
 
-    def _on_ended(self, copy: _Copy) -> None:
+    def _on_copied(self, copy: Copy, line: str) -> None:
+        if copy is self._copying:
+            self.progressed.emit(line)
+
+    def _on_ended(self, copy: Copy) -> None:
         if copy is not self._copying:
             if copy.number is not None:
                 self._client.close_volume(copy.number)
+            self._remove(copy.spooled)
             return
         self._copying = None
+        self.progressed.emit("")
         if copy.number is not None:
             self._known.append((copy.number, copy.choice))
+            if copy.spooled is not None:
+                self._spooled[copy.number] = copy.spooled
             self._go_on()
             return
         for what in self._give_up(copy.choice):
             self.failed.emit(what, f"The image cannot be read: {copy.problem}")
 
+    def _remove(self, spooled: StoredImage | None) -> None:
+        if spooled is not None:
+            from .spooling import remove_spooled
 
-class _Copy(threading.Thread):
-    """Copy a volume in a thread, without touching Qt or the view of a layer."""
-
-    def __init__(
-        self,
-        client: WorkerClient,
-        choice: VolumeChoice,
-        ended: Callable[[_Copy], None],
-    ) -> None:
-        super().__init__(name="napari-unet3d-copy", daemon=True)
-        self.cancelled = threading.Event()
-        self.choice = choice
-        self.number: int | None = None
-        self.problem = ""
-        self._client = client
-        self._ended = ended
-        self._spacing, self._unit = choice.spacing, choice.unit
-        self._name = str(choice.layer.name)
-
-    def run(self) -> None:
-        """Copy, and tell the end however it comes."""
-        try:
-            self.number = self._client.open_volume(
-                _source(self.choice),
-                spacing=self._spacing,
-                unit=self._unit,
-                name=self._name,
-                progress=self._on_progress,
-            )
-        except Exception as error:  # noqa: BLE001 (of a lazy layer: any whatever)
-            self.problem = str(error) or type(error).__name__
-        if not self.cancelled.is_set() or self.number is not None:
-            self._ended(self)
-
-    def _on_progress(self, share: float) -> None:
-        if self.cancelled.is_set():
-            raise EngineError("it is not wanted any more")
-
-
-class _Slabs:
-    """A volume (C, Z, Y, X) that is read slices by slices."""
-
-    def __init__(self, choice: VolumeChoice) -> None:
-        self._choice = choice
-        self.shape = (choice.n_channels, *choice.shape)
-        self.dtype = choice.dtype
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        box = index[1]
-        return self._choice.read(box.start, box.stop)
-
-
-def _source(choice: VolumeChoice) -> Any:
-    """Return what the client reads from; a file in memory needs no copy."""
-    data = full_resolution(choice.layer)
-    plain = isinstance(data, np.memmap) and data.dtype == choice.dtype
-    if plain and choice.axes == "ZYX" and not choice.others and not choice.layer.rgb:
-        return data
-    return _Slabs(choice)
+            remove_spooled(spooled)

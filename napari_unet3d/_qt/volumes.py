@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,10 @@ class VolumeChoice:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Number format in which all channels are handed on."""
-        kinds = {
-            np.dtype(full_resolution(layer).dtype).str
-            for layer in (self.layer, *self.others)
-        }
+        kinds = set()
+        for data, _ in self.parts():
+            # tensorstore has types of its own
+            kinds.add(np.dtype(getattr(data.dtype, "numpy_dtype", data.dtype)).str)
         if kinds == {"|b1"}:
             return np.dtype(np.uint8)
         only = kinds.pop()
@@ -82,17 +83,28 @@ class VolumeChoice:
         unit = str(self.layer.units[-1])
         return "" if unit in ("pixel", "dimensionless") else unit
 
-    def read(self, first: int, last: int) -> NDArray[Any]:
-        """Read slices of the volume, from the layer's file where it is lazy.
+    @property
+    def nbytes(self) -> int:
+        """Size of all voxels as they are handed on."""
+        return self.n_channels * math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
+        """Read a box of the volume, from the layer's file where it is lazy.
 
         Returns
         -------
-        (C, last - first, Y, X) ndarray
+        (C, Z, Y, X) ndarray
         """
-        parts = [_read(self.layer, self.axes, self.time, first, last)]
-        parts += [_read(other, "ZYX", 0, first, last) for other in self.others]
+        parts = [_read(data, axes, self.time, box) for data, axes in self.parts()]
         block: NDArray[Any] = np.concatenate(parts).astype(self.dtype, copy=False)
         return block
+
+    def parts(self) -> list[tuple[Any, str]]:
+        """Return the arrays that the channels come from, each with its axes."""
+        return [
+            (full_resolution(self.layer), self.axes + "C" * self.layer.rgb),
+            *((full_resolution(o), "ZYX" + "C" * o.rgb) for o in self.others),
+        ]
 
     def same_as(self, other: VolumeChoice | None) -> bool:
         """Whether both stand for the same voxels."""
@@ -169,16 +181,16 @@ def _channels_of(layer: Image, axes: str) -> int:
     return int(shape[axes.index("C")]) if "C" in axes else 1
 
 
-def _read(layer: Image, axes: str, time: int, first: int, last: int) -> NDArray[Any]:
-    """Read (C, Z, Y, X) of a layer."""
-    where: list[Any] = [slice(None)] * len(axes)
-    where[axes.index("Z")] = slice(first, last)
-    if "T" in axes:
-        where[axes.index("T")] = time
-    block = np.asarray(full_resolution(layer)[tuple(where)])
-    if layer.rgb:
-        return np.moveaxis(block, -1, 0)
-    return block if "C" in axes else block[None]
+def _read(
+    data: Any, axes: str, time: int, box: tuple[slice, slice, slice]
+) -> NDArray[Any]:
+    """Read (C, Z, Y, X) of an array."""
+    wanted: dict[str, Any] = dict(zip("ZYX", box, strict=True))
+    wanted |= {"T": time, "C": slice(None)}
+    block = np.asarray(data[tuple(wanted[axis] for axis in axes)])
+    if "C" not in axes:
+        return block[None]
+    return np.moveaxis(block, axes.replace("T", "").index("C"), 0)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from .annotation_scan import Labelled, changes_between, scan
+from .annotation_scan import Labelled, changes_between
+from .zarr_labels import scanner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari.components import ViewerModel
     from napari.layers import Labels
@@ -38,6 +39,8 @@ class AnnotationWatch(QObject):
         self.layer: Labels | None = None
         self.labelled = Labelled((1, 1, 1))
         self._scan: Iterator[Labelled | None] | None = None
+        self._scanner: tuple[Any, Callable[[], Iterator[Labelled | None]]] | None = None
+        """The data that are looked at, and what does so."""
         self._step: tuple[int, ...] = ()
         self._again = False
         self._delay = QTimer(self)
@@ -65,7 +68,7 @@ class AnnotationWatch(QObject):
         self._scan = None
         self._next.stop()
         if self.layer is not None:
-            *_, labelled = scan(self.layer.data)
+            *_, labelled = self._new_scan()
             assert labelled is not None
             self._compare(labelled)
         return self.labelled
@@ -82,7 +85,7 @@ class AnnotationWatch(QObject):
             self.layer.events.data.disconnect(self._on_paint)
             self.layer.events.set_data.disconnect(self._on_view)
         self.layer = None
-        self._scan = None
+        self._scan = self._scanner = None
         self._next.stop()
         self._delay.stop()
 
@@ -103,8 +106,14 @@ class AnnotationWatch(QObject):
         if self._scan is not None:
             self._again = True
             return
-        self._scan = scan(self.layer.data)
+        self._scan = self._new_scan()
         self._next.start()
+
+    def _new_scan(self) -> Iterator[Labelled | None]:
+        assert self.layer is not None
+        if self._scanner is None or self._scanner[0] is not self.layer.data:
+            self._scanner = self.layer.data, scanner_of(self.layer.data)
+        return self._scanner[1]()
 
     def _advance(self) -> None:
         if self._scan is None:

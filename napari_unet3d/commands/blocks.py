@@ -178,7 +178,7 @@ def segment_resumably(
     record = record or BlockRecord(target, made_from, len(blocks), memory)
     try:
         if not record.is_complete:
-            arrays = _opened(volumes, record, is_new)
+            arrays: list[Any] = list(_opened(volumes, record, is_new))
             if not is_kept:
                 arrays = [_Flushed(*pair) for pair in zip(arrays, volumes, strict=True)]
             finished = frozenset(record.finished)

@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 
 from .errors import EngineError
 
-SAMPLE_VOXELS = 2**24
-"""Voxels a channel that the statistics are taken from, at most."""
+WHOLE_VOXELS = 2**24
+"""Voxels of the largest volume whose statistics are taken from all of it."""
+
+SAMPLE_SLICES = 32
+"""Slices of a larger volume in which it is sampled."""
+
+SAMPLE_BOXES = 32
+"""Boxes in each of them."""
+
+SAMPLE_EDGE = 64
+"""Edge of these boxes, which lie at multiples of it: where chunks usually begin. A few
+slices with many boxes are quick to read whether slices or cubes are stored together."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ class IntensityStatistics:
     def from_image(cls, image: Any) -> IntensityStatistics:
         """Measure an image (C, Z, Y, X), between its 0.5th and 99.5th percentiles.
 
-        Large volumes are sampled in evenly spaced slices, always the same.
+        Large volumes are sampled in small boxes of some slices, always the same ones
+        whatever the image is stored in.
 
         Raises
         ------
@@ -71,15 +82,37 @@ class IntensityStatistics:
 
 
 def _sample(image: Any, channel: int) -> NDArray[Any]:
-    _, z, y, x = image.shape
-    step = max(1, -(-z * y * x // SAMPLE_VOXELS))
-    slices = []
-    for k in range(0, z, step):
-        plane = np.asarray(image[channel : channel + 1, k : k + 1])
-        check_finite(plane, k)
-        slices.append(plane.reshape(-1))
-    values = np.concatenate(slices)
-    return values[:: max(1, values.size // SAMPLE_VOXELS)]
+    parts = []
+    for box in _sampled_boxes(tuple(int(n) for n in image.shape[1:])):
+        part = np.asarray(image[(slice(channel, channel + 1), *box)])
+        check_finite(part, box[0].start)
+        parts.append(part.reshape(-1))
+    return np.concatenate(parts)
+
+
+def _sampled_boxes(shape: tuple[int, ...]) -> list[tuple[slice, slice, slice]]:
+    """Place boxes of one slice evenly; those of neighbouring slices lie apart."""
+    z, y, x = shape
+    if z * y * x <= WHOLE_VOXELS:
+        return [(slice(k, k + 1), slice(0, y), slice(0, x)) for k in range(z)]
+    rows, columns = -(-y // SAMPLE_EDGE), -(-x // SAMPLE_EDGE)
+    cells, count = rows * columns, min(SAMPLE_SLICES, z)
+    boxes = []
+    for number in range(count):
+        k = (2 * number + 1) * z // (2 * count)
+        # The golden ratio shifts each slice's places to where there was none.
+        shift = (number * 0.6180339887) % 1.0
+        places = {
+            int((j + shift) * cells / SAMPLE_BOXES) % cells for j in range(SAMPLE_BOXES)
+        }
+        for place in sorted(places):
+            a, b = (SAMPLE_EDGE * n for n in divmod(place, columns))
+            inside = (
+                slice(a, min(a + SAMPLE_EDGE, y)),
+                slice(b, min(b + SAMPLE_EDGE, x)),
+            )
+            boxes.append((slice(k, k + 1), *inside))
+    return boxes
 
 
 def check_finite(values: NDArray[Any], first: int) -> None:

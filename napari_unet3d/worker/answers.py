@@ -73,6 +73,17 @@ class PreviewReady:
 
 
 @dataclass(frozen=True)
+class SegmentOpened:
+    """The unfinished outputs of a resumable segmentation are there to be looked at."""
+
+    generation: int
+    folders: tuple[str, ...]
+    """Of labels and, perhaps, of probabilities."""
+    progress: float
+    """What an earlier run has done."""
+
+
+@dataclass(frozen=True)
 class SegmentProgress:
     """Another part of a segmentation is complete."""
 
@@ -94,7 +105,7 @@ class SegmentDone:
 
 @dataclass(frozen=True)
 class SegmentCancelled:
-    """A segmentation ended early; arrays keep what was done, files do not appear."""
+    """A segmentation ended early; arrays and resumable files keep what was done."""
 
     generation: int
 
@@ -172,6 +183,7 @@ Event = (
     | Paused
     | Resumed
     | PreviewReady
+    | SegmentOpened
     | SegmentProgress
     | SegmentDone
     | SegmentCancelled

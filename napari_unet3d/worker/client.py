@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from napari_unet3d.io.lazy_image import StoredImage
+
     from .answers import Event
     from .requests import Spacing
     from .shared import ArrayReference
@@ -74,6 +76,7 @@ class WorkerClient(WorkerConnection):
         image: Any = None,
         *,
         path: str | os.PathLike[str] | None = None,
+        stored: StoredImage | None = None,
         axes: str | None = None,
         channels: Sequence[int] | None = None,
         spacing: Spacing | None = None,
@@ -90,6 +93,8 @@ class WorkerClient(WorkerConnection):
         path : path, optional
             A file to read from instead, part by part, with `axes` and `channels` as in
             `napari_unet3d.io.open_image`.
+        stored : StoredImage, optional
+            Where the image lies; read from there, part by part.
         spacing : (float, float, float), optional
             Size of a voxel ZYX.
         unit : str
@@ -113,6 +118,8 @@ class WorkerClient(WorkerConnection):
         if path is not None:
             picked = None if channels is None else tuple(channels)
             source: Any = ImageFile(os.fspath(path), axes, picked)
+        elif stored is not None:
+            source = stored
         elif image is not None:
             self._images[number] = share_image(image, progress)
             source = self._images[number].reference
@@ -215,6 +222,7 @@ class WorkerClient(WorkerConnection):
         probabilities: SharedArray | str | os.PathLike[str] | None = None,
         config: Mapping[str, Any] | None = None,
         begin_at: int = 0,
+        resumable: bool = False,
     ) -> int:
         """Segment a volume into shared arrays of uint8, or into files.
 
@@ -233,6 +241,9 @@ class WorkerClient(WorkerConnection):
             Fields of `SegmentationConfig`.
         begin_at : int
             Slice across Z around which to begin.
+        resumable : bool
+            Whether to write OME-Zarrs block by block, going on where an earlier run
+            ended; `SegmentOpened` tells where they are until then.
 
         Returns
         -------
@@ -251,6 +262,7 @@ class WorkerClient(WorkerConnection):
                 None if probabilities is None else _target(probabilities),
                 dict(config or {}),
                 begin_at,
+                resumable,
             )
         )
         return generation

@@ -27,6 +27,7 @@ from .answers import (
     Resumed,
     SegmentCancelled,
     SegmentDone,
+    SegmentOpened,
     SegmentProgress,
     WorkerDied,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Segment",
     "SegmentCancelled",
     "SegmentDone",
+    "SegmentOpened",
     "SegmentProgress",
     "Shutdown",
     "Started",

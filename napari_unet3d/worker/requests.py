@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_unet3d.io.lazy_image import StoredImage
+
     from .shared import ArrayReference
 
     Spacing = tuple[float, float, float]
@@ -28,7 +30,7 @@ class OpenVolume:
     """Make an image (C, Z, Y, X) known, with nothing labelled."""
 
     volume: int
-    source: ArrayReference | ImageFile
+    source: ArrayReference | ImageFile | StoredImage
     spacing: Spacing | None = None
     unit: str = ""
     name: str = "image"
@@ -123,6 +125,9 @@ class Segment:
     """Fields of `SegmentationConfig`."""
     begin_at: int = 0
     """Slice across Z around which to begin."""
+    resumable: bool = False
+    """Whether to write OME-Zarrs block by block, going on where an earlier run ended;
+    until they are complete they have ".unfinished" after their names."""
 
 
 @dataclass(frozen=True)

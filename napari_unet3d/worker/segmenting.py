@@ -143,18 +143,24 @@ def _created(
 ) -> Any:
     from napari_unet3d.io import create_volume
 
+    return create_volume(
+        path, shape, "uint8", **describe_output(shape, checkpoint, volume)
+    )
+
+
+def describe_output(
+    shape: Sequence[int], checkpoint: Checkpoint, volume: OpenedVolume
+) -> dict[str, Any]:
+    """Return what a file says of labels (Z, Y, X) or probabilities (K, Z, Y, X)."""
     is_labels = len(shape) == 3
     colors = [_rgb(color) for color in checkpoint.class_colors]
-    return create_volume(
-        path,
-        shape,
-        "uint8",
-        spacing=volume.spacing,
-        unit=volume.unit or None,
-        labels=is_labels,
-        class_names=checkpoint.class_names if is_labels else None,
-        class_colors=colors if is_labels and colors else None,
-    )
+    return {
+        "spacing": volume.spacing,
+        "unit": volume.unit or None,
+        "labels": is_labels,
+        "class_names": checkpoint.class_names if is_labels else None,
+        "class_colors": colors if is_labels and colors else None,
+    }
 
 
 def _rgb(color: str) -> tuple[float, ...]:

@@ -40,6 +40,7 @@ from .requests import (
     UpdateAnnotation,
 )
 from .segmenting import segment
+from .segmenting_to_disk import segment_to_disk
 from .training import Training, warm_up
 from .volumes import Interrupted, OpenedVolume, still_wanted
 
@@ -246,7 +247,10 @@ class Server:
             if request.volume not in self._volumes:
                 raise EngineError(f"there is no volume {request.volume}; open it first")
             volume = self._volumes[request.volume]
-            segment(request, checkpoint, volume, self._send, self._attend_segmentation)
+            carry_out = segment_to_disk if request.resumable else segment
+            carry_out(
+                request, checkpoint, volume, self._send, self._attend_segmentation
+            )
         except Interrupted:
             self._send(SegmentCancelled(request.generation))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from napari_unet3d.engine.annotation import Annotation
 from napari_unet3d.engine.errors import EngineError
 
 from .requests import CloseVolume, ImageFile, OpenVolume, UpdateAnnotation
-from .shared import SharedArray
+from .room import SHARE, fits_in_memory, free_memory
+from .shared import ArrayReference, SharedArray
 from .sparse import SparseLabels
 
 if TYPE_CHECKING:
@@ -77,16 +79,28 @@ class OpenedVolume:
         self.name = request.name
         self.unit = request.unit
         self.spacing = request.spacing
+        self._paths: list[str] = []
         if isinstance(request.source, ImageFile):
             from napari_unet3d.io import open_image
 
             file = request.source
+            self._paths = [file.path] if os.path.exists(file.path) else []
             found = open_image(file.path, axes=file.axes, channels=file.channels)
             self._image: Any = found.data
             self.spacing = self.spacing or found.spacing
             self.unit = self.unit or found.unit or ""
-        else:
+        elif isinstance(request.source, ArrayReference):
             self._image = SharedArray.attach(request.source).array
+        else:
+            from napari_unet3d.io.lazy_image import KEPT_WHERE_LARGE, LazyImage
+
+            found_at = {stored.path for stored, _ in request.source.parts}
+            self._paths = [path for path in found_at if os.path.exists(path)]
+            # What fits stays in memory once it was read.
+            size = request.source.nbytes
+            if not fits_in_memory(size):
+                size = min(KEPT_WHERE_LARGE, free_memory() // SHARE)
+            self._image = LazyImage(request.source, size)
         if len(self._image.shape) != 4:
             raise EngineError(
                 f"{self.name} has shape {tuple(self._image.shape)}; an image is needed "
@@ -99,6 +113,21 @@ class OpenedVolume:
     def image(self, watch: Callable[[], None]) -> WatchedImage:
         """Return the image; `watch` is called whenever a part of it is read."""
         return WatchedImage(self._image, watch)
+
+    def check(self) -> None:
+        """Refuse to go on where the files of the image are gone.
+
+        Raises
+        ------
+        EngineError
+            Naming the first that is.
+        """
+        gone = next((path for path in self._paths if not os.path.exists(path)), None)
+        if gone is not None:
+            raise EngineError(
+                f"{gone} is gone; see whether its disk is still there, and open the "
+                "image again"
+            )
 
     def update(self, request: UpdateAnnotation) -> None:
         """Take changes of the labels.

@@ -22,6 +22,8 @@ PLACES = {
     "affine": {"affine": np.diag([3.0, 2, 1, 1])},
 }
 
+WHOLE = (slice(None),) * 3
+
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_annotation_lies_where_the_image_lies(place):
@@ -54,31 +56,35 @@ def test_voxels_of_all_kinds_of_layers():
     volume = rng.integers(0, 200, (5, 6, 7)).astype(np.uint8)
     plain = VolumeChoice(Image(volume))
     assert plain.n_channels == 1
-    np.testing.assert_array_equal(plain.read(1, 3), volume[None, 1:3])
+    np.testing.assert_array_equal(
+        plain.read((slice(1, 3), *WHOLE[1:])), volume[None, 1:3]
+    )
 
     channels = rng.random((2, 5, 6, 7)).astype(np.float32)
     czyx = VolumeChoice(Image(channels), "CZYX")
     assert (czyx.shape, czyx.n_channels) == ((5, 6, 7), 2)
-    np.testing.assert_array_equal(czyx.read(0, 5), channels)
+    np.testing.assert_array_equal(czyx.read(WHOLE), channels)
 
     movie = VolumeChoice(Image(channels), "TZYX", time=1)
-    np.testing.assert_array_equal(movie.read(0, 5), channels[1:])
+    np.testing.assert_array_equal(movie.read(WHOLE), channels[1:])
 
     colors = rng.integers(0, 200, (5, 6, 7, 3)).astype(np.uint8)
     rgb = VolumeChoice(Image(colors, rgb=True))
     assert (rgb.shape, rgb.n_channels) == ((5, 6, 7), 3)
-    np.testing.assert_array_equal(rgb.read(0, 5), np.moveaxis(colors, -1, 0))
+    np.testing.assert_array_equal(rgb.read(WHOLE), np.moveaxis(colors, -1, 0))
 
     pyramid = VolumeChoice(Image([volume, volume[:, ::2, ::2]], multiscale=True))
     assert pyramid.shape == (5, 6, 7)
-    np.testing.assert_array_equal(pyramid.read(0, 5), volume[None])
+    np.testing.assert_array_equal(pyramid.read(WHOLE), volume[None])
 
     lazy = VolumeChoice(Image(da.from_array(volume, chunks=2)))
-    np.testing.assert_array_equal(lazy.read(2, 4), volume[None, 2:4])
+    np.testing.assert_array_equal(
+        lazy.read((slice(2, 4), *WHOLE[1:])), volume[None, 2:4]
+    )
 
     two = VolumeChoice(Image(volume), others=(Image(volume * 0.5),))
     assert (two.n_channels, two.dtype) == (2, np.float32)
-    np.testing.assert_array_equal(two.read(0, 5)[1], (volume * 0.5).astype(np.float32))
+    np.testing.assert_array_equal(two.read(WHOLE)[1], (volume * 0.5).astype(np.float32))
 
 
 def test_axes_are_guessed_from_labels_and_sizes():

@@ -98,6 +98,7 @@ def test_segment_into_an_ome_zarr(driver, ball, tmp_path):
     path = str(tmp_path / "ball.ome.zarr")
     driver.controller.segment(path)
     driver.wait(lambda: "ball segmentation" in driver.viewer.layers)
+    driver.wait(lambda: driver.phase == "idle")
     layer = driver.viewer.layers["ball segmentation"]
     assert set(np.unique(np.asarray(layer.data))) <= {1, 2}
     assert layer.metadata["napari-unet3d"]["path"] == path

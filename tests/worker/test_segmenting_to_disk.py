@@ -1,0 +1,193 @@
+"""Segmentation into OME-Zarrs that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from napari_unet3d.engine import load, segment
+from napari_unet3d.io import create_volume, open_image, read_labels
+from napari_unet3d.io.affine_view import AffineView
+from napari_unet3d.io.lazy_image import StoredImage
+from napari_unet3d.io.stored_array import locate
+from napari_unet3d.worker.protocol import (
+    Failed,
+    ModelChanged,
+    Ready,
+    SegmentCancelled,
+    SegmentDone,
+    SegmentOpened,
+    SegmentProgress,
+    Trained,
+    Warned,
+    WorkerDied,
+)
+
+pytestmark = pytest.mark.timeout(280)
+
+SHAPE = (20, 150, 170)
+SMALL = {"memory": 0.002}
+"""GiB, for several blocks."""
+
+
+@pytest.fixture(scope="module")
+def wide():
+    rng = np.random.default_rng(1)
+    y, x = np.ogrid[: SHAPE[1], : SHAPE[2]]
+    bright = (np.sin(y / 9) + np.sin(x / 7) > 0.5)[None]
+    return (100 + 80 * bright + rng.normal(0, 10, SHAPE)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def source(wide, tmp_path):
+    """Where the image lies."""
+    with create_volume(tmp_path / "image.ome.zarr", SHAPE, "u1", labels=False) as array:
+        array[...] = wide
+    stored = locate(zarr.open_array(tmp_path / "image.ome.zarr" / "0", mode="r"))
+    return StoredImage(((stored, AffineView.whole(SHAPE)[None]),), "|u1")
+
+
+@pytest.fixture
+def model_file(worker, tmp_path):
+    """Train a model on the balls; returns its file."""
+    path = tmp_path / "model.pt"
+    before = worker.train(worker.open(), training={"steps": 20}, save_to=path)
+    worker.events.wait(Trained, after=before)
+    torch.set_num_threads(worker.events.of(Ready)[0].threads)
+    return path
+
+
+def finished(target):
+    record = json.loads((target.parent / f"{target.name}.unfinished.json").read_text())
+    return record["finished"], record["blocks"]
+
+
+def test_it_equals_the_engine_and_can_be_looked_at_meanwhile(
+    worker, model_file, source, wide, tmp_path
+):
+    volume = worker.client.open_volume(stored=source, spacing=(2.0, 1.0, 1.0))
+    target, soft = tmp_path / "labels.ome.zarr", tmp_path / "soft.ome.zarr"
+    before = len(worker.events)
+    worker.client.segment(volume, target, soft, SMALL, resumable=True)
+    opened = worker.events.wait(SegmentOpened, after=before)
+    assert opened.progress == 0
+    assert opened.folders == (f"{target}.unfinished", f"{soft}.unfinished")
+    worker.events.wait(SegmentDone, after=before)
+
+    expected = segment(load(model_file), wide, probabilities=True)
+    found = read_labels(target)
+    np.testing.assert_array_equal(found.data, expected.labels)
+    assert found.spacing == (2.0, 1.0, 1.0)
+    # Blocks of another size round the last bit otherwise.
+    shares = np.asarray(open_image(soft).data, np.int16)
+    np.testing.assert_allclose(shares, expected.probabilities, rtol=0, atol=1)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "image.ome.zarr", "labels.ome.zarr", "soft.ome.zarr", "model.pt",
+    }  # fmt: skip
+
+
+def stop_after_a_block(worker, volume, target):
+    """Segment until one block is finished, then stop."""
+    before = len(worker.events)
+    generation = worker.client.segment(volume, target, None, SMALL, resumable=True)
+    worker.events.wait(SegmentOpened, after=before)
+    while not finished(target)[0]:
+        worker.events.wait(SegmentProgress, after=len(worker.events) - 1)
+    worker.client.cancel_segmentation(generation)
+    worker.events.wait(SegmentCancelled, after=before)
+    done, blocks = finished(target)
+    assert 0 < len(done) < blocks
+    assert not target.exists()
+
+
+def test_stopped_it_goes_on_with_the_same_model_wherever_that_is_from(
+    worker, model_file, source, wide, tmp_path
+):
+    volume = worker.client.open_volume(stored=source)
+    target = tmp_path / "labels.ome.zarr"
+    stop_after_a_block(worker, volume, target)
+
+    # Now the model is the one in the file.
+    before = len(worker.events)
+    worker.client.load_model(model_file)
+    worker.events.wait(ModelChanged, after=before, that=lambda e: e.path)
+    before = len(worker.events)
+    worker.client.segment(volume, target, None, SMALL, resumable=True)
+    opened = worker.events.wait(SegmentOpened, after=before)
+    assert opened.progress > 0
+    worker.events.wait(SegmentDone, after=before)
+    expected = segment(load(model_file), wide).labels
+    np.testing.assert_array_equal(read_labels(target).data, expected)
+    assert not [e for e in worker.events.all[before:] if isinstance(e, Warned)]
+
+
+def test_with_another_model_it_begins_anew_and_says_so(
+    worker, model_file, source, tmp_path
+):
+    volume = worker.client.open_volume(stored=source)
+    target = tmp_path / "labels.ome.zarr"
+    stop_after_a_block(worker, volume, target)
+    before = len(worker.events)
+    worker.client.new_model()
+    worker.train(worker.open(), training={"steps": 5, "seed": 3})
+    worker.events.wait(Trained, after=before)
+    worker.client.segment(volume, target, None, SMALL, resumable=True)
+    assert worker.events.wait(SegmentOpened, after=before).progress == 0
+    (warning,) = [
+        event.message
+        for event in worker.events.all[before:]
+        if isinstance(event, Warned) and "blocks" in event.message
+    ]
+    assert "segmented anew: model of weights" in warning
+    worker.events.wait(SegmentDone, after=before)
+    assert read_labels(target).data.all()
+
+
+def test_killed_it_goes_on(own_worker, source, wide, tmp_path):
+    client, events = own_worker.client, own_worker.events
+    model_file, target = tmp_path / "model.pt", tmp_path / "labels.ome.zarr"
+    before = own_worker.train(
+        own_worker.open(), training={"steps": 20}, save_to=model_file
+    )
+    events.wait(Trained, after=before)
+    volume = client.open_volume(stored=source)
+    before = len(events)
+    client.segment(volume, target, None, SMALL, resumable=True)
+    events.wait(SegmentProgress, after=before, that=lambda e: e.progress > 0.3)
+    os.kill(client.pid, signal.SIGKILL)
+    events.wait(WorkerDied, after=before)
+    done, blocks = finished(target)
+    assert 0 < len(done) < blocks
+
+    before = len(events)
+    client.restart()
+    client.load_model(model_file)
+    client.segment(volume, target, None, SMALL, resumable=True)
+    opened = events.wait(SegmentOpened, after=before)
+    assert opened.progress > 0
+    events.wait(SegmentDone, after=before)
+    torch.set_num_threads(events.of(Ready)[0].threads)
+    expected = segment(load(model_file), wide).labels
+    np.testing.assert_array_equal(read_labels(target).data, expected)
+
+
+def test_an_image_that_vanishes_is_told_and_nothing_is_made_of_its_absence(
+    worker, model_file, source, tmp_path
+):
+    volume = worker.client.open_volume(stored=source)
+    target = tmp_path / "labels.ome.zarr"
+    before = len(worker.events)
+    worker.client.segment(volume, target, None, SMALL, resumable=True)
+    worker.events.wait(SegmentProgress, after=before)
+    (tmp_path / "image.ome.zarr").rename(tmp_path / "away")
+    failed = worker.events.wait(Failed, SegmentDone, after=before)
+    assert isinstance(failed, Failed)
+    assert "image.ome.zarr" in failed.sentence
+    assert "is gone; see whether its disk is still there" in failed.sentence
+    assert not target.exists()
