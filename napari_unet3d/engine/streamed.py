@@ -142,7 +142,8 @@ def _empty_like(x: Tensor, count: int, channels: int | None = None) -> Tensor:
 def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
     """Apply a 3³ convolution that pads along Y and X only."""
     padding = (0, 1, 1)
-    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    is_plain = x.device.type == "cpu" and x.dtype != torch.float64
+    if is_plain and torch.backends.mkldnn.is_available():
         # functional.conv3d takes a path ten times as slow (and with far more memory)
         # for a single image where channels times Z times Y are at most 20480.
         return torch.mkldnn_convolution(

@@ -187,7 +187,23 @@ def test_what_is_written_follows_the_standard(path):
                     "coordinateTransformations": [
                         {"type": "scale", "scale": [2.0, 0.5, 0.25]}
                     ],
-                }
+                },
+                *(
+                    {
+                        "path": path,
+                        "coordinateTransformations": [
+                            {"type": "scale", "scale": scale},
+                            # Centres of voxels, those of the finest being at 0.
+                            {"type": "translation", "translation": translation},
+                        ],
+                    }
+                    for path, scale, translation in (
+                        ("1", [2.0, 0.5, 0.5], [0.0, 0.0, 0.125]),
+                        ("2", [2.0, 1.0, 1.0], [0.0, 0.25, 0.375]),
+                        ("3", [2.0, 2.0, 2.0], [0.0, 0.75, 0.875]),
+                        ("4", [4.0, 4.0, 4.0], [1.0, 1.75, 1.875]),
+                    )
+                ),
             ],
         }
     ]
