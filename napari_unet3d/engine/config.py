@@ -166,10 +166,11 @@ class TrainingConfig:
         default=0.01, ge=0, le=1, description="Weight decay of AdamW"
     )
     warmup: float = Field(
-        default=0.1,
+        default=0.0,
         ge=0,
         le=1,
-        description="Share of the training with rising learning rate",
+        description="Share of the training with rising learning rate; it rises over "
+        "the first 40 steps in any case",
     )
     decay: float = Field(
         default=0.5,

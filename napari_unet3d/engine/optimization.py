@@ -27,6 +27,12 @@ WARMUP = 9
 """Steps over which that share, and that of the newest weights in their average, falls
 to one half."""
 
+RISE = 40
+"""Steps over which the learning rate rises, however long the training is.
+
+Adaptive moments are unreliable at first, and would shake what is known already.
+"""
+
 
 class Schedule:
     """How far the training is, and the learning rate there.
@@ -70,8 +76,7 @@ class Schedule:
         """The rate of the next step."""
         progress = min(1.0, self.progress)
         warmup, decay = self._training.warmup, self._training.decay
-        # The first steps rise in any case; adaptive moments are unreliable there.
-        rise = (self.step - self.start["step"] + 1) / 10
+        rise = (self.step - self.start["step"] + 1) / RISE
         if warmup:
             rise = min(rise, (progress + 1e-3) / warmup)
         fall = (1 - progress) / decay if decay else 1.0
