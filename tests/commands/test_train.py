@@ -515,9 +515,9 @@ def test_the_device_of_the_training_segments_the_test_volumes(
 
     def choose(name="auto"):
         asked.append(name)
-        return choose_device(name)
+        return [choose_device(name)]
 
-    monkeypatch.setattr(segmentation, "choose_device", choose)
+    monkeypatch.setattr(segmentation, "choose_devices", choose)
     result = program(
         *train("--steps", "1"),
         *("--test-image", "b.tif", "--test-labels", "b_truth.tif"),
