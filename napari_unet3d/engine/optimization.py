@@ -30,7 +30,8 @@ to one half."""
 RISE = 40
 """Steps over which the learning rate rises, however long the training is.
 
-Adaptive moments are unreliable at first, and would shake what is known already.
+A quarter of a training of few steps, but 10 at least. Adaptive moments are unreliable
+at first, and would shake what is known already.
 """
 
 
@@ -76,7 +77,8 @@ class Schedule:
         """The rate of the next step."""
         progress = min(1.0, self.progress)
         warmup, decay = self._training.warmup, self._training.decay
-        rise = (self.step - self.start["step"] + 1) / RISE
+        most = min(RISE, max(10, (self._training.steps or 4 * RISE) // 4))
+        rise = (self.step - self.start["step"] + 1) / most
         if warmup:
             rise = min(rise, (progress + 1e-3) / warmup)
         fall = (1 - progress) / decay if decay else 1.0
