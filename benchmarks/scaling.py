@@ -1,0 +1,95 @@
+"""What a volume of any size costs, from the plan of its blocks and measured rates.
+
+    python benchmarks/scaling.py --rate 0.5 --task-seconds 0.01
+
+Nothing is segmented: the plan is made as for a real volume, and says how much is
+computed and read twice. `--rate` is in million voxels a second of one device, as
+`inference.py` or `out_of_core.py` measure it for the same network, `--task-seconds`
+what `several_processes.py` finds for a task.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from reporting import add_options, machine, print_table, write_json
+
+from napari_unet3d.engine import ModelConfig
+from napari_unet3d.engine.block_plan import plan_blocks
+from napari_unet3d.engine.checkpoint import build_network
+from napari_unet3d.engine.sweep import fold_normalization
+from napari_unet3d.engine.tiling import with_halo
+from napari_unet3d.io.layout import CHUNK
+
+COLUMNS = {
+    "side": ("side", "d"),
+    "voxels": ("voxels", ".1e"),
+    "memory, GiB": ("memory", "g"),
+    "blocks": ("blocks", "d"),
+    "computed": ("computed", ".2f"),
+    "chunks": ("chunks", ".1e"),
+    "device days": ("days", ".3g"),
+    "days in tasks": ("task_days", ".2g"),
+}
+
+
+def cost(network, side, memory, rate, task_seconds):
+    """Return what a cube of `side` voxels costs in blocks of `memory` GiB."""
+    shape = (side,) * 3
+    blocks = plan_blocks(network, shape, (CHUNK,) * 3, memory * 2**30)
+    with_halos = sum(
+        np.prod(
+            [
+                high - low
+                for low, high in (
+                    with_halo(network, core, axis, side)
+                    for axis, core in enumerate(block)
+                )
+            ],
+            dtype=float,
+        )
+        for block in blocks
+    )
+    voxels = float(side) ** 3
+    return {
+        "side": side,
+        "voxels": voxels,
+        "memory": memory,
+        "blocks": len(blocks),
+        "computed": with_halos / voxels,
+        "chunks": float(-(-side // CHUNK)) ** 3,
+        "days": with_halos / (rate * 1e6) / 86400,
+        "task_days": len(blocks) * task_seconds / 86400,
+    }
+
+
+def main(arguments=None):
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 10240, 102400])
+    parser.add_argument("--memory", type=float, nargs="+", default=[2, 8, 32])
+    parser.add_argument("--rate", type=float, required=True, metavar="MVOXEL/S")
+    parser.add_argument("--task-seconds", type=float, default=0.0)
+    parser.add_argument("--base-channels", type=int, default=8)
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    config = ModelConfig(
+        in_channels=1,
+        n_classes=2,
+        base_channels=options.base_channels,
+        pooling=((2, 2, 2),) * 3,
+        spacing=(1.0, 1.0, 1.0),
+    )
+    network = fold_normalization(build_network(config).eval())
+    rows = [
+        cost(network, side, memory, options.rate, options.task_seconds)
+        for side in (options.sides[:1] if options.quick else options.sides)
+        for memory in options.memory
+    ]
+    print_table(rows, COLUMNS)
+    write_json(options.json, machine(), rows=rows)
+
+
+if __name__ == "__main__":
+    main()
