@@ -30,7 +30,7 @@ FILE = Path(__file__).with_name("warm_start.pt")
 BASE_CHANNELS = 8
 """Width of the network that the weights are of."""
 
-BATCHES = 4
+BATCHES = 8
 """Batches that the statistics and the head are taken from."""
 
 _SEED = 20163
