@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .affine_view import AffineView
+from .array_size import ArraySize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +22,7 @@ AT_ONCE = 2**28
 """Bytes that are read in one go; zarr decodes the chunks in it side by side."""
 
 
-class ChunkCache:
+class ChunkCache(ArraySize):
     """Read a chunked array by boxes; what was read last is not read again.
 
     Boxes are selected by integers, slices and an ellipsis. It may be read from several
@@ -52,21 +53,6 @@ class ChunkCache:
         self._size = 0
         self._generation = 0
         self._lock = threading.Lock()
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of voxels."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all numbers, uncompressed."""
-        return self.size * self.dtype.itemsize
 
     @property
     def kept_bytes(self) -> int:

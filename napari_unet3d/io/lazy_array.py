@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from .affine_view import AffineView
+from .array_size import ArraySize
 from .chunk_cache import ChunkCache
 from .stored_array import StoredArray, locate
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class LazyArray:
+class LazyArray(ArraySize):
     """Show a part of a chunked array, as the data of a layer.
 
     Parameters
@@ -35,21 +36,6 @@ class LazyArray:
     def shape(self) -> tuple[int, ...]:
         """Length along every axis."""
         return self.view.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of voxels."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all numbers, uncompressed."""
-        return self.size * self.dtype.itemsize
 
     @property
     def chunks(self) -> tuple[int, ...]:
