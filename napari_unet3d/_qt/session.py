@@ -175,6 +175,7 @@ class Session(QObject):
             class_colors=[each.color for each in classes],
             save_to=self.model_file,
             proceed=self.state.has_model,
+            **self.widget.advanced.values("parallel"),
         )
         if choice.same_as(self.choice):
             self.previewing.begin(choice, numbers[0], classes)

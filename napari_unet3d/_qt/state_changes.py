@@ -42,7 +42,13 @@ def after(state: State, event: Event) -> State:
                 device_warning=event.warning,
             )
         case Started():
-            return replace(state, step=event.step, loss=None, held_out_iou=None)
+            return replace(
+                state,
+                step=event.step,
+                loss=None,
+                held_out_iou=None,
+                device=_several(state.device, event.devices),
+            )
         case StepDone():
             loss = event.loss
             if state.loss is not None:
@@ -148,3 +154,9 @@ class Pace:
             pace = (event.progress - before.progress) / (now - then)
             left = (1 - event.progress) / pace
         return replace(state, rate=rate, time_left=left)
+
+
+def _several(device: str, count: int) -> str:
+    """Say how many devices there are."""
+    one = device.rpartition(" × ")[2]
+    return f"{count} × {one}" if count > 1 else one

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel
 
 from napari_unet3d.engine.config import (
     ModelConfig,
+    ParallelConfig,
     SegmentationConfig,
     TrainingConfig,
 )
@@ -176,7 +177,7 @@ class AdvancedSection(Section):
         self.header.toggled.connect(self._make)
 
     def form(self, name: str) -> Form:
-        """Return the form of "model", "training" or "segmentation"."""
+        """Return the form of "model", "training", "parallel" or "segmentation"."""
         self._make()
         return self.forms[name]
 
@@ -201,6 +202,7 @@ class AdvancedSection(Section):
         self.forms = {
             "model": Form(ModelConfig, hidden=("in_channels", "n_classes", "spacing")),
             "training": Form(TrainingConfig),
+            "parallel": Form(ParallelConfig),
             "segmentation": Form(SegmentationConfig),
         }
         for name, form in self.forms.items():

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet3d.engine import Trainer, load, save
+from napari_unet3d.engine.config import ParallelConfig
 from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.engine.errors import EngineError, SaveError
 from napari_unet3d.engine.events import Trained
 from napari_unet3d.engine.ranks import ALONE, Ranks
 
-from .devices import check_devices, train_on_devices
+from .devices import train_on_devices
 from .files import check_outputs, check_writable, expanded, make_folder
 from .flags import add_flags, given_flags
 from .history import History
@@ -58,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="End after N steps of this call; the schedule of --steps is kept for "
         "--resume",
     )
+    devices = ParallelConfig.__pydantic_fields__["devices"]  # type: ignore[attr-defined]
     often.add_argument(
         "--devices",
         type=int,
         default=1,
         metavar="N",
-        help="GPUs, or processes on a CPU, that train one model together; each takes "
-        "its share of every batch (default: 1)",
+        help=f"{devices.description} (default: 1)",
     )
     often.add_argument(
         "--config",
@@ -92,12 +93,13 @@ def run(options: argparse.Namespace) -> None:
     checkpoint = load(expanded(options.resume)) if options.resume else None
     config = build_run(overlay_values(settings_of(checkpoint), file, flags))
     ranks: Ranks = options.ranks or ALONE
-    if not options.ranks:
+    if not options.ranks and options.devices != 1:
+        from napari_unet3d.distributed.devices import check_devices
+
         check_devices(options.devices, config.training)
-        if options.devices > 1:
-            # Rather than in every process, once it has started.
-            _checked(config, checkpoint, options.stop_after, ranks)
-            train_on_devices(options.words, options.devices)
+        # Rather than in every process, once it has started.
+        _checked(config, checkpoint, options.stop_after, ranks)
+        train_on_devices(options.words, options.devices)
     train(config, checkpoint, options.stop_after, ranks)
 
 

@@ -23,6 +23,9 @@ Process = subprocess.Popen[bytes]
 STORE = "NAPARI_UNET3D_STORE"
 """Environment variable with the file through which the processes find one another."""
 
+LOOPBACK = "GLOO_SOCKET_IFNAME"
+"""Environment variable with the network interface that Gloo takes."""
+
 PROGRAM = ("-m", "napari_unet3d.distributed")
 """What every process runs."""
 
@@ -69,12 +72,14 @@ def run_processes(words: Sequence[str], count: int, stop: threading.Event) -> in
         try:
             for rank in range(count):
                 store = Path(folder, "store")
-                processes.append(_start(words, _environment(rank, count, store)))
+                processes.append(
+                    start((*PROGRAM, *words), environment(rank, count, store))
+                )
             _wait(processes, stop)
             # What ends from here on is not to blame.
             statuses = [process.poll() for process in processes]
         finally:
-            _end(processes)
+            end(processes)
     if stop.is_set():
         # The signal came before anything was there to be stopped.
         statuses = [
@@ -90,25 +95,34 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _environment(rank: int, count: int, store: Path) -> dict[str, str]:
-    """Return the environment of a process: what torchrun sets, and where to meet."""
-    environment = os.environ | {
+def environment(rank: int, count: int, store: Path) -> dict[str, str]:
+    """Return the environment of a process: what torchrun sets, and where to meet.
+
+    Parameters
+    ----------
+    rank, count : int
+        Which of how many processes.
+    store : Path
+        File through which they find one another; not there yet.
+    """
+    found = os.environ | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         STORE: str(store),
     }
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
+    found.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     # All are on this machine, whose name may not lead to it.
     names = {name for _, name in socket.if_nameindex()}
     for loopback in sorted({"lo", "lo0"} & names):
-        environment.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    return environment
+        found.setdefault(LOOPBACK, loopback)
+    return found
 
 
-def _start(words: Sequence[str], environment: dict[str, str]) -> Process:
-    command = [sys.executable, *PROGRAM, *words]
+def start(arguments: Sequence[str], environment: dict[str, str]) -> Process:
+    """Start a process of this interpreter; it has to end where its input ends."""
+    command = [sys.executable, *arguments]
     # A signal of the terminal is for this process, which passes it on by ending the
     # input. It ends as well if this process is killed.
     if sys.platform == "win32":
@@ -145,7 +159,7 @@ def _close_inputs(processes: Sequence[Process]) -> None:
             process.stdin.close()
 
 
-def _end(processes: Sequence[Process]) -> None:
+def end(processes: Sequence[Process]) -> None:
     """End what still runs: politely, then at once."""
     for process in processes:
         if process.poll() is None:

@@ -6,28 +6,25 @@ import io
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from datetime import timedelta
-from pathlib import Path
-
-import torch
-from torch import distributed
+from typing import TYPE_CHECKING
 
 from napari_unet3d import cli
 
+from .group import at_end_of_input, joined
 from .processes import LOST_OTHERS, STORE
 from .ranks import ProcessRanks, are_others_lost
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 USAGE = (
     "napari-unet3d: start this with torchrun --nproc-per-node N -m "
     "napari_unet3d.distributed train CONFIG.yaml [flags], or without torchrun as "
     "napari-unet3d train --devices N"
 )
-LONGEST_WAIT = timedelta(hours=1)
-"""For the others; the first process may be saving a model on a slow disk."""
-
 PATIENCE = timedelta(seconds=2)
 """For the first process to say why it failed, if it did."""
 
@@ -53,7 +50,11 @@ def main(arguments: Sequence[str]) -> int:
         words.insert(1, "--config")
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
-        with _joined(rank, count) as store:
+        place = os.environ.get(STORE)
+        if place:
+            # Stop after the present step.
+            at_end_of_input(lambda: signal.raise_signal(signal.SIGTERM))
+        with joined(rank, count, place) as store:
             status, said = _train(words, ProcessRanks(), aloud=rank == 0)
             if status == 2 and rank == 0:
                 store.set("failed", "first")
@@ -78,50 +79,7 @@ def _train(words: Sequence[str], ranks: ProcessRanks, aloud: bool) -> tuple[int,
     return status, "".join(silence.getvalue().splitlines()[-1:])
 
 
-@contextmanager
-def _joined(rank: int, count: int) -> Iterator[distributed.Store]:
-    """Join the other processes, and leave them at the end if all went well.
-
-    Yields
-    ------
-    torch.distributed.Store
-        Where all can leave a word.
-    """
-    store: distributed.Store
-    if place := os.environ.get(STORE):
-        threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
-        store = distributed.FileStore(str(Path(place)), count)
-    else:
-        store, rank, count = next(iter(distributed.rendezvous("env://")))
-    distributed.init_process_group(
-        _backend(),
-        store=distributed.PrefixStore("group", store),
-        rank=rank,
-        world_size=count,
-        timeout=LONGEST_WAIT,
-    )
-    yield store
-    distributed.destroy_process_group()
-
-
-def _backend() -> str:
-    """Choose what carries the sums: NCCL between GPUs, Gloo in main memory."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if not torch.cuda.is_available() or local >= torch.cuda.device_count():
-        return "gloo"
-    # "cuda" without a number means this one from now on.
-    torch.cuda.set_device(local)
-    return "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
-
-
-def _stop_at_end_of_input() -> None:
-    """Stop after the present step once who started this process says so, or dies."""
-    while os.read(0, 1):
-        pass
-    signal.raise_signal(signal.SIGTERM)
-
-
-def _has_failed(store: distributed.Store) -> bool:
+def _has_failed(store: Store) -> bool:
     """Tell whether the first process failed by itself and said why."""
     try:
         store.wait(["failed"], PATIENCE)

@@ -236,6 +236,19 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class ParallelConfig:
+    """Who trains; not a part of the model, as anybody may go on with it."""
+
+    devices: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="GPUs, or processes on a CPU, that train one model together; each "
+        "takes its share of every batch",
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
 class SegmentationConfig:
     """How a volume is segmented."""
 

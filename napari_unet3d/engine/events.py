@@ -19,6 +19,8 @@ class Started:
     pooling: tuple[tuple[int, int, int], ...]
     labelled_voxels: int
     held_out_voxels: int
+    devices: int = 1
+    """How many of them train together."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Reports:
             pooling=model.pooling,
             labelled_voxels=trainer.data.labelled_voxels,
             held_out_voxels=trainer.data.held_out.voxels,
+            devices=devices,
         )
 
     def step_done(self, loss: Tensor) -> StepDone:

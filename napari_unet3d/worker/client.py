@@ -156,9 +156,11 @@ class WorkerClient(WorkerConnection):
         class_colors: Sequence[str] = (),
         save_to: str | os.PathLike[str] | None = None,
         proceed: bool = False,
+        devices: int = 1,
     ) -> None:
         """Train a new model, or with `proceed` the present one on.
 
+        Several `devices` share every batch, each in a process of its own.
         `ModelChanged` and `Started` follow, and in the end `Trained`, or `Failed` with
         `what` "training".
         """
@@ -172,6 +174,7 @@ class WorkerClient(WorkerConnection):
                 tuple(class_colors),
                 path,
                 proceed,
+                devices,
             )
         )
 

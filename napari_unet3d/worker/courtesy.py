@@ -34,7 +34,8 @@ class Courteous:
 
     def __init__(self, listen: Callable[[float], None]) -> None:
         self._listen = listen
-        self.threads = Threads(torch.get_num_threads())
+        self._all_threads = torch.get_num_threads()
+        self.threads = Threads(self._all_threads)
         self._until = 0.0
         self._trained = 0.0
 
@@ -42,8 +43,17 @@ class Courteous:
         """Note that the person is busy, and will be for some time."""
         self._until = max(self._until, time.monotonic() + seconds)
 
-    def begin(self) -> None:
-        """Begin a training with the number of threads that was best so far."""
+    def begin(self, processes: int = 1) -> None:
+        """Begin a training with the number of threads that was best so far.
+
+        Parameters
+        ----------
+        processes : int
+            How many share the cores.
+        """
+        share = max(1, self._all_threads // max(1, processes))
+        if share != self.threads.most:
+            self.threads = Threads(share)
         set_threads(self.threads.wanted)
 
     def note_step(self, seconds: float) -> None:

@@ -71,6 +71,8 @@ class Train:
     """Model file that is written every `save_every` seconds and at the end."""
     proceed: bool = False
     """Whether the present model goes on, if there is one."""
+    devices: int = 1
+    """GPUs, or processes on a CPU, that share every batch."""
 
 
 @dataclass(frozen=True)

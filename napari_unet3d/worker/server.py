@@ -184,17 +184,18 @@ class Server:
             raise EngineError(f"there is no volume {request.volume}; open it first")
         self._volumes[request.volume].update(request)
         if self._training:
-            self._training.use_labels(self._send)
+            self._training.take_labels(request, self._send)
 
     def _train(self, request: Train) -> None:
         self._device = str(request.training.get("device", "auto"))
         training = Training(request, self._volumes, self._model, self._attend_training)
         self._training = training
-        self._courteous.begin()
+        self._courteous.begin(request.devices)
         try:
             training.run(self._send, self._between_steps)
         finally:
             self._training = None
+            self._courteous.begin()
             self._previews.release()
 
     def _between_steps(self, training: Training) -> None:

@@ -13,6 +13,7 @@ from napari_unet3d.engine.config import ModelConfig, TrainingConfig
 from napari_unet3d.engine.config_values import build
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Saved, StepDone, Trained, Warned
+from napari_unet3d.engine.ranks import ALONE, Ranks
 from napari_unet3d.engine.trainer import Trainer
 from napari_unet3d.engine.training_data import TrainingVolume
 from napari_unet3d.engine.unet import UNet3D
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .answers import Event
+    from .live_ranks import LiveRanks
     from .model import CurrentModel
-    from .requests import Train
+    from .requests import Train, UpdateAnnotation
     from .volumes import OpenedVolume
 
 INTERVAL = 0.1
@@ -69,6 +71,7 @@ class Training:
         self._model = model
         self._attend = attend
         self._volumes = [volumes[number] for number in request.volumes]
+        self._ranks: LiveRanks | None = None
         self._left_out = 0
         self._saved_to: str | None = None
         self._last_step = 0.0
@@ -88,12 +91,30 @@ class Training:
             Called after every step.
         """
         try:
-            self._prepare()
+            if self.request.devices == 1:
+                self.run_with(ALONE, send, between_steps)
+            else:
+                self._run_on_devices(send, between_steps)
         except Interrupted:
             send(Trained(0, 0.0, "stopped"))
-            return
+
+    def run_with(
+        self,
+        ranks: Ranks,
+        send: Callable[[Event], None],
+        between_steps: Callable[[Training], None],
+    ) -> None:
+        """Train as one of several, or alone; else as `run`.
+
+        Raises
+        ------
+        Interrupted
+            Where the preparation was ended.
+        """
+        self._prepare(ranks)
         trainer = self.trainer
-        self.use_labels(send)  # more may have been painted meanwhile
+        if ranks is ALONE:
+            self.use_labels(send)  # more may have been painted meanwhile
         self._model.train(trainer)
         waiting: StepDone | None = None
         end: Trained | None = None
@@ -116,6 +137,15 @@ class Training:
             self._model.finish(self._saved_to)
         if end:
             send(end)
+
+    def take_labels(
+        self, update: UpdateAnnotation, send: Callable[[Event], None]
+    ) -> None:
+        """Have the next step use what was painted; of several processes in all."""
+        if self._ranks is None:
+            self.use_labels(send)
+        elif update.volume in self.request.volumes:
+            self._ranks.post(update)
 
     def use_labels(self, send: Callable[[Event], None]) -> None:
         """Have the next step use what is painted now."""
@@ -152,7 +182,43 @@ class Training:
         self.is_paused = False
         send(Resumed(self.trainer.step))
 
-    def _prepare(self) -> None:
+    def _run_on_devices(
+        self,
+        send: Callable[[Event], None],
+        between_steps: Callable[[Training], None],
+    ) -> None:
+        # Only where they are used: torch.distributed takes a while to load.
+        from napari_unet3d.distributed.devices import check_devices
+        from napari_unet3d.distributed.ranks import are_others_lost
+
+        from .followers import Assignment, Followers
+
+        request = self.request
+        check_devices(
+            request.devices, build(TrainingConfig, request.training, "training")
+        )
+        with Followers(
+            request.devices, self._attend, lambda _: self.use_labels(send)
+        ) as followers:
+            followers.assign(
+                Assignment(
+                    request,
+                    tuple(volume.request for volume in self._volumes),
+                    tuple(volume.as_update() for volume in self._volumes),
+                    self._model.latest() if request.proceed else None,
+                )
+            )
+            self._ranks = followers.ranks
+            try:
+                self.run_with(followers.ranks, send, between_steps)
+            except RuntimeError as error:
+                if not are_others_lost(error):
+                    raise
+                raise followers.why_lost() from error
+            finally:
+                self._ranks = None
+
+    def _prepare(self, ranks: Ranks) -> None:
         request = self.request
         model = build(ModelConfig, request.model, "model")
         training = build(TrainingConfig, request.training, "training")
@@ -177,6 +243,7 @@ class Training:
             class_colors=request.class_colors,
             unit=next((v.unit for v in self._volumes if v.unit), ""),
             save_to=request.save_to,
+            ranks=ranks,
         )
         for image in images:
             image.watch = _nobody

@@ -76,6 +76,7 @@ class OpenedVolume:
     """
 
     def __init__(self, request: OpenVolume) -> None:
+        self.request = request
         self.name = request.name
         self.unit = request.unit
         self.spacing = request.spacing
@@ -147,6 +148,13 @@ class OpenedVolume:
             )
         before = SparseLabels() if request.replace else self.labels
         self.labels = before.changed(index, request.labels)
+
+    def as_update(self) -> UpdateAnnotation:
+        """Return what another process needs to have the same labels."""
+        labels = self.labels
+        return UpdateAnnotation(
+            self.request.volume, labels.index, labels.labels, replace=True
+        )
 
     def annotation(self, n_classes: int | None = None) -> Annotation:
         """Return what is painted, of the first `n_classes` classes only."""

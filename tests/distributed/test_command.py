@@ -16,8 +16,8 @@ import torch
 
 from napari_unet3d._sample_data import sparse_annotation, tubules
 from napari_unet3d.cli import main
-from napari_unet3d.commands.devices import check_devices
 from napari_unet3d.distributed import processes
+from napari_unet3d.distributed.devices import check_devices
 from napari_unet3d.engine import EngineError, TrainingConfig, load
 
 SMALL = """
@@ -131,9 +131,9 @@ def test_one_has_too_little_memory(work, capfd, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((0,), "--devices must be at least 1, got 0"),
-        ((3, "--batch-size", 2), "--batch-size is 2, which 3 devices cannot share"),
-        ((2, "--device", "cpu:0"), "--device cpu:0 names one device but --devices is"),
+        ((0,), "devices must be at least 1, got 0"),
+        ((3, "--batch-size", 2), "3 devices cannot share a --batch-size of 2"),
+        ((2, "--device", "cpu:0"), "2 devices are to train but device is cpu:0"),
         ((2, "--labels", "b.tif"), "got 0 --image and 1 --labels"),
         (("two",), "invalid int value: 'two'"),
     ],
@@ -149,10 +149,10 @@ def test_what_cannot_be_is_refused_at_once(arguments, sentence, work, capfd):
 @pytest.mark.parametrize(
     ("device", "gpus", "count", "sentence"),
     [
-        ("auto", 1, 2, "--devices is 2 but torch sees 1 GPU; give --devices 1"),
-        ("cuda", 2, 4, "--devices is 4 but torch sees 2 GPUs; give --devices 2"),
-        ("cuda:1", 2, 2, "--device cuda:1 names one device but --devices is 2"),
-        ("mps", 0, 2, "--devices 2 does not work with mps .* give --device cpu"),
+        ("auto", 1, 2, "2 devices are to train but torch sees 1 GPU; train on 1"),
+        ("cuda", 2, 4, "4 devices are to train but torch sees 2 GPUs; train on 2"),
+        ("cuda:1", 2, 2, "2 devices are to train but device is cuda:1, which is one"),
+        ("mps", 0, 2, "2 devices cannot train together with mps .* give device cpu"),
         ("auto", 2, 2, None),
         ("cpu", 1, 4, None),
         ("cuda:1", 2, 1, None),

@@ -31,13 +31,13 @@ def run(monkeypatch):
 def none_is_left(monkeypatch):
     """Check that no process outlives its test."""
     started = []
-    start = processes._start
+    start = processes.start
 
     def noted(*arguments):
         started.append(start(*arguments))
         return started[-1]
 
-    monkeypatch.setattr(processes, "_start", noted)
+    monkeypatch.setattr(processes, "start", noted)
     yield
     assert started
     assert all(process.returncode is not None for process in started)

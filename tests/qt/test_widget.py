@@ -134,3 +134,16 @@ def test_wrong_settings_are_refused_with_a_sentence(driver, ball, said):
     driver.press(driver.widget.training.train_button)
     assert driver.phase == "idle"
     assert any("learning_rate" in sentence for sentence in said)
+
+
+def test_two_processes_train_and_one_segments(driver, ball):
+    driver.widget.advanced.form("parallel").field("devices").setText("2")
+    driver.start(ball[1])
+    assert "2 × CPU" in driver.controller.state.device
+    driver.press(driver.widget.segmenting.segment_button)
+    driver.wait(lambda: "ball segmentation" in driver.viewer.layers)
+    before = driver.controller.state.step
+    driver.wait(lambda: driver.controller.state.step > before)
+    driver.widget.training.stop_button.click()
+    driver.wait(lambda: driver.phase == "idle")
+    assert driver.controller.state.has_model
