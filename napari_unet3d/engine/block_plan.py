@@ -6,12 +6,11 @@ to one block alone: it is written once, and never by two writers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .columns import BESIDE, column_bytes, column_pixels
-from .tiling import with_halo
+from .columns import BESIDE, Extent, column_bytes, extent, sweep_work
 
 if TYPE_CHECKING:
     from .regions import Range, Region
@@ -26,10 +25,10 @@ class _Cut:
     """One way to cut an axis."""
 
     cores: tuple[Range, ...]
-    widest: int
-    """Voxels of the widest piece, its halo included."""
-    total: int
-    """Voxels of all pieces, their halos included."""
+    most: Extent
+    """The largest of all pieces."""
+    total: Extent
+    """The sum of all pieces."""
 
 
 def plan_blocks(
@@ -43,7 +42,7 @@ def plan_blocks(
     """Return the blocks of a volume, in the order in which to segment them.
 
     The same arguments always give the same plan. Of all plans whose blocks fit in
-    memory it is the one that computes the fewest voxels twice.
+    memory it is the one that computes the least twice.
 
     Parameters
     ----------
@@ -59,17 +58,69 @@ def plan_blocks(
         Bytes for each voxel of a slice beside the sweep's.
     """
     z, y, x = _all_cuts(network, shape, chunks, region)
-    room = column_pixels(network, memory, beside)
-    fitting = [(a, b) for a in y for b in x if a.widest * b.widest <= room]
-    across_y, across_x = min(
-        fitting or [(y[-1], x[-1])],
-        key=lambda cut: (cut[0].total * cut[1].total, len(cut[0].cores)),
-    )
+    across_y, across_x = cheapest(network, y, x, memory, beside)
     depth = z[0].cores[-1][1] - z[0].cores[0][0]
-    along_z = [cut for cut in z if cut.total - z[0].total <= HALO_SHARE * depth][-1]
+    along_z = [
+        cut for cut in z if cut.total.whole - z[0].total.whole <= HALO_SHARE * depth
+    ][-1]
     return [
         (a, b, c) for a in along_z.cores for b in across_y.cores for c in across_x.cores
     ]
+
+
+def plan_columns(
+    network: UNet3D,
+    shape: Sequence[int],
+    memory: float,
+    across: tuple[Range, Range],
+    beside: float = BESIDE,
+) -> list[tuple[Range, Range]]:
+    """Return columns, as `plan_blocks` cuts them but regardless of chunks.
+
+    Parameters
+    ----------
+    network, shape, memory, beside
+        As there.
+    across : ((int, int), (int, int))
+        Ranges along Y and X that they cover.
+    """
+    y, x = (
+        _cuts(network, axis, across[axis - 1], shape[axis], network.total_stride[axis])
+        for axis in (1, 2)
+    )
+    across_y, across_x = cheapest(network, y, x, memory, beside)
+    return [
+        (_clipped(b, across[0]), _clipped(c, across[1]))
+        for b in across_y.cores
+        for c in across_x.cores
+    ]
+
+
+def _clipped(part: Range, whole: Range) -> Range:
+    return max(part[0], whole[0]), min(part[1], whole[1])
+
+
+def cheapest(
+    network: UNet3D,
+    y: Sequence[_Cut],
+    x: Sequence[_Cut],
+    memory: float,
+    beside: float,
+) -> tuple[_Cut, _Cut]:
+    """Choose the cuts of Y and X that cost the least work and fit in memory."""
+    fitting = [
+        (a, b)
+        for a in y
+        for b in x
+        if column_bytes(network, a.most.times(b.most), beside) <= memory
+    ]
+    return min(
+        fitting or [(y[-1], x[-1])],
+        key=lambda cut: (
+            sweep_work(network, cut[0].total.times(cut[1].total)),
+            len(cut[0].cores),
+        ),
+    )
 
 
 def least_memory(
@@ -81,7 +132,7 @@ def least_memory(
 ) -> float:
     """Return the bytes below which `plan_blocks` cannot go; arguments as there."""
     _, y, x = _all_cuts(network, shape, chunks, region)
-    return column_bytes(network, y[-1].widest * x[-1].widest, beside)
+    return column_bytes(network, y[-1].most.times(x[-1].most), beside)
 
 
 def _all_cuts(
@@ -108,13 +159,20 @@ def _cuts(
             (k * chunk, min(size, min(last, k + step) * chunk))
             for k in range(first, last, step)
         )
-        halos = [with_halo(network, core, axis, size) for core in cores]
-        widths = [high - low for low, high in halos]
-        cuts.append(_Cut(cores, max(widths), sum(widths)))
+        pieces = [extent(network, axis, core, size) for core in cores]
+        cuts.append(_Cut(cores, _combined(pieces, max), _combined(pieces, sum)))
     return cuts[::-1]
 
 
-def single_chunks(extent: Range, chunk: int) -> list[Range]:
+def _combined(pieces: Sequence[Extent], combine: Callable[..., float]) -> Extent:
+    return Extent(
+        combine(piece.whole for piece in pieces),
+        combine(piece.core for piece in pieces),
+        tuple(map(combine, zip(*(piece.decoded for piece in pieces), strict=True))),
+    )
+
+
+def single_chunks(wanted: Range, chunk: int) -> list[Range]:
     """Cut a range that begins at a border of chunks into single chunks.
 
     Examples
@@ -122,5 +180,5 @@ def single_chunks(extent: Range, chunk: int) -> list[Range]:
     >>> single_chunks((64, 150), 64)
     [(64, 128), (128, 150)]
     """
-    low, high = extent
+    low, high = wanted
     return [(a, min(a + chunk, high)) for a in range(low, high, chunk)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,11 @@ import torch
 
 from .device import available_memory
 from .layers import Level
-from .tiling import receptive_margin
+from .tiling import decoded_range, receptive_margin, with_halo
 
 if TYPE_CHECKING:
     from .config import SegmentationConfig
+    from .regions import Range
     from .unet import UNet3D
 
 SLAB = 8
@@ -25,6 +28,8 @@ MOST_MEMORY = 8 * 2**30
 SHARE = 0.4
 """Of the memory that there is."""
 
+RESPONSE_WORK = 18
+"""What a filter response costs, in pairs of channels of a 3³ convolution (measured)."""
 
 BESIDE = 2048
 """Bytes a voxel of a slice for what is read, filtered and written, if nobody says."""
@@ -42,47 +47,122 @@ def slab_depth(network: UNet3D) -> int:
     return max(1, SLAB // stride) * stride
 
 
-def sweep_bytes(network: UNet3D) -> float:
-    """Return the bytes that a sweep takes for each voxel of a slice, halo included.
+@dataclass(frozen=True)
+class Extent:
+    """Voxels of each layer that a sweep computes, along one axis or of a slice.
+
+    Parameters
+    ----------
+    whole : float
+        Of the column with its halo: what enters, and what the encoder computes.
+    core : float
+        Whose logits are wanted.
+    decoded : tuple of float
+        What each level of the decoder computes, in voxels of the level.
+    """
+
+    whole: float
+    core: float
+    decoded: tuple[float, ...]
+
+    def times(self, other: Extent) -> Extent:
+        """Return the extent of a slice from those along its two axes."""
+        pairs = zip(self.decoded, other.decoded, strict=True)
+        return Extent(
+            self.whole * other.whole,
+            self.core * other.core,
+            tuple(a * b for a, b in pairs),
+        )
+
+
+def extent(network: UNet3D, axis: int, core: Range, size: int) -> Extent:
+    """Return what a column's sweep computes along an axis.
+
+    Parameters
+    ----------
+    network : UNet3D
+        Its pooling decides the halo.
+    axis : int
+        1 or 2, for Y or X.
+    core : (int, int)
+        Of the column.
+    size : int
+        Voxels of the volume.
+    """
+    low, high = with_halo(network, core, axis, size)
+    wanted, there = (core[0] - low, core[1] - low), high - low
+    decoded = []
+    for stride in network.pooling:
+        first, last = decoded_range(wanted, stride[axis], there)
+        decoded.append(last - first)
+        wanted = first // stride[axis], last // stride[axis]
+        there //= stride[axis]
+    return Extent(high - low, core[1] - core[0], tuple(decoded))
+
+
+def sweep_work(network: UNet3D, slice_extent: Extent) -> float:
+    """Return what a slice of a column costs, in pairs of channels of a convolution."""
+    given = _convolutions(network, 0)[0].in_channels
+    work, share = RESPONSE_WORK * given * slice_extent.whole, 1.0
+    for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
+        for k, conv in enumerate(_convolutions(network, level)):
+            area = encoded if k < 2 else decoded
+            work += share * area * conv.in_channels * conv.out_channels
+        if level < len(network.pooling):
+            share /= network.pooling[level][0]
+    return work
+
+
+def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
+    """Return the bytes that a sweep takes.
 
     That is what the layers remember, and on top of it the step that needs most.
     """
     depth, head = slab_depth(network), network.head.out_channels
-    remembered, area, most = 0.0, 1.0, depth
+    core, whole = slice_extent.core, slice_extent.whole
+    remembered, most = 0.0, depth
     steps: list[float] = []
-    for level in range(len(network.encoder)):
+    for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
         convolutions = _convolutions(network, level)
         inputs = [conv.in_channels for conv in convolutions]
         outputs = [conv.out_channels for conv in convolutions]
-        remembered += 2 * sum(inputs) * area
         for k, (before, after) in enumerate(zip(inputs, outputs, strict=True)):
-            # Input with two slices from before and one beyond the end, what it is
-            # copied from, and the output.
-            upsampled = before - outputs[1] if k == 2 else 0
-            source = 2 * upsampled if k == 2 else before * most
-            scale = prod(network.pooling[level]) if k == 2 else 1
-            steps.append(
-                area * (before * (most + 3) + max(source, after * most))
-                # What is upsampled, before it is
-                + area * upsampled * most / scale
-            )
+            area = encoded if k < 2 else decoded
+            remembered += 2 * before * area
+            # Input with two slices from before and one beyond the end; what it is
+            # copied from, or upsampled from before that; the output.
+            stack, result = before * (most + 3), after * most
+            if k == 2:
+                upsampled = (before - outputs[1]) * most
+                stack += upsampled / prod(network.pooling[level])
+                steps.append(area * (stack + max(2 * upsampled / most, result)))
+            else:
+                steps.append(area * (stack + before * most + result))
         if level < len(network.pooling):
             waiting = receptive_margin(network.pooling[level:], 0) + most
-            remembered += area * outputs[1] * waiting
-            stride = network.pooling[level]
-            area /= stride[1] * stride[2]
-            most = max(1, most // stride[0])
+            remembered += decoded * outputs[1] * waiting
+            most = max(1, most // network.pooling[level][0])
+    given = _convolutions(network, 0)[0].in_channels
     if len(network.shortcut):
-        given = _convolutions(network, 0)[0].in_channels
         width = network.head.in_channels - _convolutions(network, 0)[-1].out_channels
-        remembered += min(head, given) * (receptive_margin(network.pooling, 0) + depth)
-        steps.append(depth * (given + 2 * width + head))
+        waiting = receptive_margin(network.pooling, 0) + depth
+        remembered += min(head, given) * waiting * core
+        steps.append(depth * (given * whole + (2 * width + head) * core))
     # Filter responses, and their copy with the channels last
-    steps.append(3 * depth * _convolutions(network, 0)[0].in_channels)
+    steps.append(3 * depth * given * whole)
     # Logits, their softmax, and 64-bit numbers of the likeliest class
-    steps.append(depth * (network.head.in_channels + 3 * head + 2))
+    steps.append(depth * (network.head.in_channels + 3 * head + 2) * core)
     # The logits before are still being written.
-    return 4 * (remembered + max(steps) + head * depth)
+    return 4 * (remembered + max(steps) + head * depth * core)
+
+
+def _areas(network: UNet3D, slice_extent: Extent) -> Iterator[tuple[float, float]]:
+    """Yield the voxels of a slice that each level encodes and decodes."""
+    area = slice_extent.whole
+    for level, decoded in enumerate(slice_extent.decoded):
+        yield area, decoded
+        area /= prod(network.pooling[level][1:])
+    yield area, 0.0
 
 
 def _convolutions(network: UNet3D, level: int) -> list[torch.nn.Conv3d]:
@@ -94,30 +174,24 @@ def _convolutions(network: UNet3D, level: int) -> list[torch.nn.Conv3d]:
     return [c.conv for part in levels for c in (part.first, part.second)]
 
 
-def column_bytes(network: UNet3D, pixels: float, beside: float = BESIDE) -> float:
-    """Return the memory, in bytes, for a column with `pixels` voxels in a slice.
+def column_bytes(
+    network: UNet3D, slice_extent: Extent, beside: float = BESIDE
+) -> float:
+    """Return the memory, in bytes, that the segmentation of a column takes.
 
     Parameters
     ----------
     network : UNet3D
         That of the sweep.
-    pixels : float
-        The halo's count as well.
+    slice_extent : Extent
+        Of a slice.
     beside : float
-        Bytes for each of them for what is read, filtered and written.
+        Bytes for each of its voxels for what is read, filtered and written.
     """
     # As trained, averaged, best, optimised (twice), in the network and folded
     weights = 7 * 4 * sum(p.numel() for p in network.parameters())
-    return FIXED + weights + pixels * (sweep_bytes(network) + beside) * CEILING
-
-
-def column_pixels(network: UNet3D, memory: float, beside: float = BESIDE) -> float:
-    """Return how many voxels a slice of a column may have to fit in `memory` bytes.
-
-    The inverse of `column_bytes`; 0 where nothing fits.
-    """
-    least = column_bytes(network, 0)
-    return max(0.0, memory - least) / (column_bytes(network, 1, beside) - least)
+    used = sweep_bytes(network, slice_extent) + beside * slice_extent.whole
+    return FIXED + weights + used * CEILING
 
 
 def present_memory(config: SegmentationConfig, device: torch.device) -> float:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch_statistics import recompute_statistics
-from .columns import SLAB, column_pixels, present_memory, slab_depth
+from .block_plan import plan_columns
+from .columns import SLAB, present_memory, slab_depth
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
 from .device import choose_devices, out_of_memory_as_error, release_freed_memory
@@ -26,7 +27,7 @@ from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
 from .slabs import feature_slabs, slices_at_once
 from .sweep import fold_normalization, sweep
-from .tiling import even_cores, receptive_margin, round_up, with_halo
+from .tiling import receptive_margin, with_halo
 from .volume import FeatureVolume
 
 if TYPE_CHECKING:
@@ -217,9 +218,12 @@ class Segmenter:
         """
         z, y, x = region or ((0, self.shape[0]), (0, self.shape[1]), (0, self.shape[2]))
         with out_of_memory_as_error(OUT_OF_MEMORY):
-            for columns_y in self._cores(y, 1):
-                for columns_x in self._cores(x, 2):
-                    yield from self.column((z, columns_y, columns_x))
+            memory = present_memory(self.config, self.device)
+            beside = self.bytes_beside()
+            for across in plan_columns(
+                self.network, self.shape, memory, (y, x), beside
+            ):
+                yield from self.column((z, *across))
 
     def column(self, core: Region) -> Iterator[tuple[Region, Tensor]]:
         """Sweep one column with its halo, yielding the blocks of its core, as `blocks`.
@@ -240,15 +244,15 @@ class Segmenter:
             slab_depth(self.network),
             read_ahead=self.read_ahead,
         )
-        inner = tuple(
-            slice(first - a, last - a)
+        y, x = (
+            (first - a, last - a)
             for (first, last), a in zip(core[1:], low[1:], strict=True)
         )
         z = low[0]
-        for logits in sweep(self.network, features):
+        for logits in sweep(self.network, features, (y, x)):
             first, last = max(z, core[0][0]), min(z + logits.shape[2], core[0][1])
             if first < last:
-                block = logits[0, :, first - z : last - z, inner[0], inner[1]]
+                block = logits[0, :, first - z : last - z]
                 yield ((first, last), core[1], core[2]), block.float()
             z += logits.shape[2]
 
@@ -269,18 +273,3 @@ class Segmenter:
         read = around * image.shape[0] * (3 * piece + 2 * 4 * margin[0])
         # Collected, put together, put in its place, and being written
         return float(read + 4 * written)
-
-    def _cores(self, wanted: tuple[int, int], axis: int) -> list[tuple[int, int]]:
-        """Cut a range into cores of columns that fit in memory with their halo."""
-        stride = self.network.total_stride[axis]
-        edge = self._column_edge()
-        if self.shape[axis] > edge:
-            margin = receptive_margin(self.network.pooling, axis)
-            edge = max(stride, edge - 2 * round_up(margin, stride))
-        return even_cores(wanted, edge, stride)
-
-    def _column_edge(self) -> int:
-        """Edge of the largest square column whose sweep fits in memory."""
-        memory = present_memory(self.config, self.device)
-        pixels = column_pixels(self.network, memory, self.bytes_beside())
-        return max(64, int(pixels**0.5))

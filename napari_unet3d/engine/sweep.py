@@ -17,10 +17,13 @@ from torch.nn import functional
 
 from .layers import Convolution, Level, UpConvolution
 from .streamed import CHANNELS_LAST, SliceQueue, StreamedConvolution, upsample_into
-from .tiling import receptive_margin
+from .tiling import decoded_range, receptive_margin
 
 if TYPE_CHECKING:
+    from .regions import Range
     from .unet import UNet3D
+
+    Plane = tuple[Range, Range]
 
 
 def fold_normalization(network: UNet3D) -> UNet3D:
@@ -45,7 +48,9 @@ def fold_normalization(network: UNet3D) -> UNet3D:
     return folded
 
 
-def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
+def sweep(
+    network: UNet3D, slabs: Iterable[Tensor], core: Plane | None = None
+) -> Iterator[Tensor]:
     """Yield the logits of a volume that arrives in slabs along Z.
 
     Parameters
@@ -56,23 +61,29 @@ def sweep(network: UNet3D, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
         Consecutive slabs of the input. Y, X and the sum of all n are multiples of the
         network's total stride. The first n is the most slices of a layer that are
         computed at once.
+    core : ((int, int), (int, int)), optional
+        Ranges along Y and X of the voxels whose logits are wanted, all by default. The
+        decoder works only where these need it, which is most of the work: the rest of
+        the plane, a halo, matters to the lower levels.
 
     Yields
     ------
-    Tensor of shape (1, K, m, Y, X)
-        Consecutive slabs of the logits; together as many slices as came in, zero
-        padding beyond the first and the last.
+    Tensor of shape (1, K, m, y, x)
+        Consecutive slabs of the core's logits; together as many slices as came in,
+        zero padding beyond the first and the last.
     """
     slabs = iter(slabs)
     slab: Tensor | None = next(slabs)
     assert slab is not None
-    top = _StreamedLevel(network, 0, slab.shape[2])
+    height, width = slab.shape[3:]
+    core = core or ((0, height), (0, width))
+    top = _StreamedLevel(network, 0, slab.shape[2], (height, width), core)
     head = _StreamedHead(network, slab.shape[2])
     while True:
         is_last = slab is None
         with torch.no_grad():
             if slab is not None:
-                head.push(slab)
+                head.push(_crop(slab, core))
             # Nothing here may keep the slab, nor what becomes of it.
             decoded = top.push(slab, is_last)
             slab = None
@@ -104,16 +115,43 @@ class _StreamedLevel:
         Which, from 0.
     most : int
         Slices of this level that are decoded at once, at most.
+    size : (int, int)
+        Voxels of this level along Y and X.
+    wanted : ((int, int), (int, int))
+        Which of them the output is to have.
     """
 
-    def __init__(self, network: UNet3D, level: int, most: int) -> None:
+    def __init__(
+        self,
+        network: UNet3D,
+        level: int,
+        most: int,
+        size: tuple[int, int],
+        wanted: Plane,
+    ) -> None:
         self._encoder = _streamed(network.encoder[level])
         self._is_bottom = level == len(network.pooling)
+        self._wanted = wanted
         if self._is_bottom:
             return
         self._stride = network.pooling[level]
         self._portion = max(1, most // self._stride[0])
-        self._below = _StreamedLevel(network, level + 1, self._portion)
+        y, x = (
+            decoded_range(part, stride, n)
+            for part, stride, n in zip(wanted, self._stride[1:], size, strict=True)
+        )
+        self._decoded = y, x
+        self._wanted = _within(wanted, self._decoded)
+        self._below = _StreamedLevel(
+            network,
+            level + 1,
+            self._portion,
+            (size[0] // self._stride[1], size[1] // self._stride[2]),
+            (
+                (y[0] // self._stride[1], y[1] // self._stride[1]),
+                (x[0] // self._stride[2], x[1] // self._stride[2]),
+            ),
+        )
         up = network.up[level]
         assert isinstance(up, UpConvolution)
         self._up = up
@@ -138,16 +176,16 @@ class _StreamedLevel:
         for convolution in self._encoder:
             x = convolution.push(x, last)
         if self._is_bottom:
-            yield x, last
+            yield None if x is None else _crop(x, self._wanted), last
             return
         if x is not None:
-            self._skips.push(x)
+            self._skips.push(_crop(x, self._decoded))
         x = self._pool(x)
         for below, end in self._below.push(x, last):
             x = None
             if below is None:
                 if end:
-                    yield self._second.push(self._first.push(None, end), end), end
+                    yield self._finish(self._first.push(None, end), end), end
                 continue
             portions = below.split(self._portion, dim=2)
             del below
@@ -165,7 +203,11 @@ class _StreamedLevel:
         self._skips.move_to(stack[:, :skipped])
         upsample_into(self._up, below, stack[:, skipped:])
         del stack
-        return self._second.push(self._first.convolve(), last)
+        return self._finish(self._first.convolve(), last)
+
+    def _finish(self, x: Tensor | None, last: bool) -> Tensor | None:
+        x = self._second.push(x, last)
+        return None if x is None else _crop(x, self._wanted)
 
     def _pool(self, x: Tensor | None) -> Tensor | None:
         """Pool all complete windows, keeping the slices of the next one."""
@@ -220,6 +262,20 @@ class _StreamedHead:
             return self._waiting.add_to(logits)
         image = self._waiting.take(decoded.shape[2])
         return self._network.classify(decoded, image)
+
+
+def _crop(x: Tensor, plane: Plane) -> Tensor:
+    (y0, y1), (x0, x1) = plane
+    return x[:, :, :, y0:y1, x0:x1]
+
+
+def _within(inner: Plane, outer: Plane) -> Plane:
+    """Return where a part of a plane lies in another part."""
+    y, x = (
+        (low - origin, high - origin)
+        for (low, high), (origin, _) in zip(inner, outer, strict=True)
+    )
+    return y, x
 
 
 def _streamed(level: nn.Module) -> tuple[StreamedConvolution, StreamedConvolution]:

@@ -71,6 +71,30 @@ def with_halo(
     return max(-beyond, low), min(round_up(size, stride) + beyond, high)
 
 
+def decoded_range(wanted: Range, stride: int, size: int) -> Range:
+    """Return where a level's decoder works for its output to be right in a range.
+
+    That is two voxels more for its two convolutions, to multiples of the stride, as
+    what comes from below is.
+
+    Parameters
+    ----------
+    wanted : (int, int)
+        The range, in voxels of the level.
+    stride : int
+        Of the pooling below it.
+    size : int
+        Voxels that the level has; beyond is the border of zeros.
+
+    Examples
+    --------
+    >>> decoded_range((8, 24), stride=2, size=25)
+    (6, 25)
+    """
+    low, high = wanted
+    return max(0, (low - 2) // stride * stride), min(size, round_up(high + 2, stride))
+
+
 def even_cores(wanted: Range, edge: int, stride: int) -> list[Range]:
     """Cut a range into even pieces no longer than `edge`, at multiples of the stride.
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from napari_unet3d.engine import SegmentationConfig, columns
-from napari_unet3d.engine.block_plan import plan_blocks
-from napari_unet3d.engine.columns import column_pixels, lasting_memory
+from napari_unet3d.engine.block_plan import plan_blocks, plan_columns
+from napari_unet3d.engine.columns import column_bytes, extent, lasting_memory
 from napari_unet3d.engine.tiling import with_halo
 from napari_unet3d.engine.unet import UNet3D
 
@@ -34,19 +34,21 @@ def test_every_chunk_belongs_to_one_block(memory, region):
 @pytest.mark.parametrize("memory", [1e9, 3e9, 8e9])
 def test_blocks_fit_in_memory_and_use_it(memory):
     blocks = plan_blocks(NETWORK, (2000,) * 3, CHUNKS, memory)
-    areas = [
-        np.prod(
-            [
-                high - low
-                for low, high in (
-                    with_halo(NETWORK, block[axis], axis, 2000) for axis in (1, 2)
-                )
-            ]
-        )
-        for block in blocks
-    ]
-    room = column_pixels(NETWORK, memory)
-    assert 0.6 * room < max(areas) <= room
+    used = []
+    for block in blocks:
+        y, x = (extent(NETWORK, axis, block[axis], 2000) for axis in (1, 2))
+        used.append(column_bytes(NETWORK, y.times(x)))
+    assert 0.6 * memory < max(used) <= memory
+
+
+@pytest.mark.parametrize("memory", [1, 1e9, 1e12])
+def test_columns_cover_their_part_of_the_plane(memory):
+    visits = np.zeros((300, 200), int)
+    across = ((5, 300), (100, 101))
+    for column in plan_columns(NETWORK, (50, 300, 200), memory, across):
+        visits[tuple(slice(*part) for part in column)] += 1
+    assert visits.sum() == visits.max() * 295 == 295
+    assert np.all(visits[5:, 100] == 1)
 
 
 def test_a_volume_that_fits_is_one_block():

@@ -60,6 +60,29 @@ def test_a_sweep_is_the_network_on_all_slices_at_once(data, randomize):
     close(torch.cat(slabs, dim=2).double(), rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=20)
+@given(data=st.data())
+def test_only_a_core_of_the_plane(data, randomize):
+    pooling = data.draw(st.sampled_from(POOLINGS))
+    network = fold_normalization(randomize(UNet3D(1, 2, 2, pooling, shortcut=3)))
+    stride = network.total_stride
+    size = [8 * n for n in stride]
+    core = [
+        sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(1, n))))
+        for n in size[1:]
+    ]
+    core = [(low, max(high, low + 1)) for low, high in core]
+    image = numbers(1, 1, *size).double()
+    network.double()
+    with torch.no_grad():
+        whole = network(image)
+    slabs = list(sweep(network, image.split(2 * stride[0], dim=2), tuple(core)))
+    inner = (..., *(slice(*part) for part in core))
+    torch.testing.assert_close(
+        torch.cat(slabs, dim=2), whole[inner], rtol=0, atol=1e-10
+    )
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_the_thinnest_slabs(pooling, randomize):
     network = fold_normalization(randomize(UNet3D(1, 2, 2, pooling)))
