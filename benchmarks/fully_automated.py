@@ -24,7 +24,7 @@ from napari_unet3d.engine import (
     TrainingVolume,
     segment,
 )
-from napari_unet3d.engine.device import keep_freed_memory
+from napari_unet3d.engine.allocation import keep_freed_memory
 
 TRAIN = ("001", "003", "004", "006")
 TEST = ("007", "008", "011", "014")

@@ -45,35 +45,48 @@ COLUMNS = {
     "growth, GiB": ("growth", ".2f"),
 }
 
-COMMAND = """
-import json, resource, sys, time
+# The kernel's own mark of the highest memory, which begins anew with the program; that
+# of getrusage begins with what the program that started it had.
+PEAK = """
+import json, os, sys, time
 import torch
-bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():
+    with open("/proc/self/status") as file:
+        found = [line.split()[1] for line in file if line.startswith("VmHWM")]
+    return int(found[0]) / 2**20
+def report(began, before):
+    seconds = time.perf_counter() - began
+    print(json.dumps({
+        "seconds": seconds, "peak": peak(), "growth": peak() - before,
+        "busy": sum(os.times()[:2]) / seconds
+    }))
+bare = peak()
+"""
+
+COMMAND = (
+    PEAK
+    + """
 from napari_unet3d.cli import main
 began = time.perf_counter()
 status = main(sys.argv[1:])
-seconds = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({
-    "seconds": seconds, "peak": peak / 2**30, "growth": (peak - bare) / 2**30
-}))
+report(began, bare)
 raise SystemExit(status)
 """
+)
 
-IN_MEMORY = """
-import json, resource, sys, time
+IN_MEMORY = (
+    PEAK
+    + """
 from napari_unet3d.engine import SegmentationConfig, load, segment
-from napari_unet3d.engine.device import keep_freed_memory
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.io import open_image
 keep_freed_memory()
 image = open_image(sys.argv[2]).data[...]
-memory = float(sys.argv[3]) or None
 began = time.perf_counter()
-segment(load(sys.argv[1]), image, SegmentationConfig(device="cpu", memory=memory))
-seconds = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": seconds, "peak": peak / 2**30}))
+segment(load(sys.argv[1]), image, SegmentationConfig(device="cpu"))
+report(began, bare)
 """
+)
 
 
 def main(arguments=None):
@@ -132,7 +145,7 @@ def measure(folder, size, method, options):
     """Segment the cube in a process of its own; what fails is a row without figures."""
     model, image = str(folder / "model.pt"), str(folder / "image.zarr")
     if method == "in memory":
-        command = [IN_MEMORY, model, image, str(options.memory)]
+        command = [IN_MEMORY, model, image]
     else:
         memory = ["--memory", str(options.memory)] if options.memory else []
         output = ["--output", str(folder / "segmentation.ome.zarr")]

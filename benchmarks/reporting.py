@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_unet3d import __version__
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.device import (
     available_memory,
     choose_device,
     describe_device,
     has_matrix_units,
-    keep_freed_memory,
 )
 
 if TYPE_CHECKING:

@@ -2,24 +2,24 @@
 
     python benchmarks/scaling.py --rate 0.5 --task-seconds 0.01
 
-Nothing is segmented: the plan is made as for a real volume, and says how much is
-computed and read twice. `--rate` is in million voxels a second of one device, as
-`inference.py` or `out_of_core.py` measure it for the same network, `--task-seconds`
-what `several_processes.py` finds for a task.
+Nothing is segmented: the plan is made as for a real volume, and says how often a voxel
+is read, and what is computed beside what one sweep of the whole would compute. `--rate`
+is in million voxels a second of one device, as `inference.py` or `out_of_core.py`
+measure it for the same network, `--task-seconds` what `several_processes.py` finds for
+a task.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import numpy as np
 from reporting import add_options, machine, print_table, write_json
 
 from napari_unet3d.engine import ModelConfig
 from napari_unet3d.engine.block_plan import plan_blocks
 from napari_unet3d.engine.checkpoint import build_network
+from napari_unet3d.engine.columns import Extent, extent, sweep_work
 from napari_unet3d.engine.sweep import fold_normalization
-from napari_unet3d.engine.tiling import with_halo
 from napari_unet3d.io.layout import CHUNK
 
 COLUMNS = {
@@ -27,6 +27,7 @@ COLUMNS = {
     "voxels": ("voxels", ".1e"),
     "memory, GiB": ("memory", "g"),
     "blocks": ("blocks", "d"),
+    "read": ("read", ".2f"),
     "computed": ("computed", ".2f"),
     "chunks": ("chunks", ".1e"),
     "device days": ("days", ".3g"),
@@ -38,30 +39,37 @@ def cost(network, side, memory, rate, task_seconds):
     """Return what a cube of `side` voxels costs in blocks of `memory` GiB."""
     shape = (side,) * 3
     blocks = plan_blocks(network, shape, (CHUNK,) * 3, memory * 2**30)
-    with_halos = sum(
-        np.prod(
-            [
-                high - low
-                for low, high in (
-                    with_halo(network, core, axis, side)
-                    for axis, core in enumerate(block)
-                )
-            ],
-            dtype=float,
-        )
-        for block in blocks
+    # Blocks are a grid: what is computed is a product of sums along the axes.
+    z, y, x = (
+        [extent(network, axis, core, side) for core in set(cores)]
+        for axis, cores in enumerate(zip(*blocks, strict=True))
     )
+    plane = summed(y).times(summed(x))
+    depth = summed(z).whole
+    plain = extent(network, 1, (0, side), side)
     voxels = float(side) ** 3
+    work = depth * sweep_work(network, plane)
+    computed = work / (side * sweep_work(network, plain.times(plain)))
     return {
         "side": side,
         "voxels": voxels,
         "memory": memory,
         "blocks": len(blocks),
-        "computed": with_halos / voxels,
+        "read": depth * plane.whole / voxels,
+        "computed": computed,
         "chunks": float(-(-side // CHUNK)) ** 3,
-        "days": with_halos / (rate * 1e6) / 86400,
+        "days": computed * voxels / (rate * 1e6) / 86400,
         "task_days": len(blocks) * task_seconds / 86400,
     }
+
+
+def summed(extents):
+    """Add up what pieces of an axis compute."""
+    return Extent(
+        sum(each.whole for each in extents),
+        sum(each.core for each in extents),
+        tuple(map(sum, zip(*(each.decoded for each in extents), strict=True))),
+    )
 
 
 def main(arguments=None):

@@ -12,7 +12,7 @@ from synthetic_volumes import random_volume
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_unet3d.engine.device import keep_freed_memory
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.normalize import IntensityStatistics
 from napari_unet3d.engine.planning import derive_pooling
 from napari_unet3d.engine.stem import FilterStem

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.closed_form import solve_head
-from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.engine.stem import FilterStem
 from napari_unet3d.engine.unet import UNet3D
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet3d.engine import SegmentationConfig, Segmenter, load
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.blockwise import Selection
-from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import Volume, create_volume, open_image
 from napari_unet3d.io.location import existing, located

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unet3d.engine import Trainer, load, save
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.config import ParallelConfig
-from napari_unet3d.engine.device import keep_freed_memory
 from napari_unet3d.engine.errors import EngineError, SaveError
 from napari_unet3d.engine.events import Trained
 from napari_unet3d.engine.ranks import ALONE, Ranks

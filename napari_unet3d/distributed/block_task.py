@@ -173,8 +173,8 @@ class _Ready:
 def _prepared(job: Job, device: str) -> _Ready:
     """Load the model and open the files, once in a process."""
     from napari_unet3d.engine import Segmenter, load
+    from napari_unet3d.engine.allocation import keep_freed_memory
     from napari_unet3d.engine.blockwise import Selection
-    from napari_unet3d.engine.device import keep_freed_memory
     from napari_unet3d.io.digest import digest_of
     from napari_unet3d.io.mask import open_mask
 

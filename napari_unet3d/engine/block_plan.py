@@ -6,6 +6,7 @@ to one block alone: it is written once, and never by two writers.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -107,13 +108,21 @@ def cheapest(
     memory: float,
     beside: float,
 ) -> tuple[_Cut, _Cut]:
-    """Choose the cuts of Y and X that cost the least work and fit in memory."""
-    fitting = [
-        (a, b)
-        for a in y
-        for b in x
-        if column_bytes(network, a.most.times(b.most), beside) <= memory
-    ]
+    """Choose the cuts of Y and X that cost the least work and fit in memory.
+
+    The cuts come with fewer and larger pieces first: of those of X that fit with one of
+    Y the first costs the least.
+    """
+
+    def is_too_large(pair: tuple[_Cut, _Cut]) -> bool:
+        extent_of_both = pair[0].most.times(pair[1].most)
+        return column_bytes(network, extent_of_both, beside) > memory
+
+    fitting = []
+    for a in y:
+        pairs = [(a, b) for b in x]
+        first = bisect_left(pairs, True, key=lambda pair: not is_too_large(pair))
+        fitting += pairs[first : first + 1]
     return min(
         fitting or [(y[-1], x[-1])],
         key=lambda cut: (

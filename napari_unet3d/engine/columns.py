@@ -34,7 +34,7 @@ RESPONSE_WORK = 18
 BESIDE = 2048
 """Bytes a voxel of a slice for what is read, filtered and written, if nobody says."""
 
-CEILING = 1.15
+CEILING = 1.3
 """How much more memory a process takes than what is in use of it: gaps in between."""
 
 FIXED = 224 * 2**20
@@ -116,44 +116,49 @@ def sweep_work(network: UNet3D, slice_extent: Extent) -> float:
 def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
     """Return the bytes that a sweep takes.
 
-    That is what the layers remember, and on top of it the step that needs most.
+    That is what the layers remember, the input of the convolution that has the largest,
+    and on top of it the step that needs most.
     """
     depth, head = slab_depth(network), network.head.out_channels
     core, whole = slice_extent.core, slice_extent.whole
-    remembered, most = 0.0, depth
-    steps: list[float] = []
+    given = _convolutions(network, 0)[0].in_channels
+    # Filter responses with the channels last; before that they lie where the inputs do
+    remembered, most = float(depth * given * whole), depth
+    inputs = [remembered]
+    # What the filters need in between
+    steps = [remembered]
     for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
-        convolutions = _convolutions(network, level)
-        inputs = [conv.in_channels for conv in convolutions]
-        outputs = [conv.out_channels for conv in convolutions]
-        for k, (before, after) in enumerate(zip(inputs, outputs, strict=True)):
+        skipped = 0
+        for k, conv in enumerate(_convolutions(network, level)):
             area = encoded if k < 2 else decoded
+            before, after = conv.in_channels, conv.out_channels
             remembered += 2 * before * area
-            # Input with two slices from before and one beyond the end; what it is
-            # copied from, or upsampled from before that; the output.
-            stack, result = before * (most + 3), after * most
-            if k == 2:
-                upsampled = (before - outputs[1]) * most
-                stack += upsampled / prod(network.pooling[level])
-                steps.append(area * (stack + max(2 * upsampled / most, result)))
-            else:
-                steps.append(area * (stack + before * most + result))
+            # With two slices from before and one beyond the end
+            inputs.append(area * before * (most + 3))
+            # What it is copied from, or upsampled from before that; the output
+            used: float = (before + after) * most
+            if k == 0 and level == 0:
+                used = after * most
+            elif k == 1:
+                skipped = after
+            elif k == 2:
+                upsampled = before - skipped
+                used = most * upsampled / prod(network.pooling[level])
+                used += max(2 * upsampled, after * most)
+            steps.append(area * used)
         if level < len(network.pooling):
             waiting = receptive_margin(network.pooling[level:], 0) + most
-            remembered += decoded * outputs[1] * waiting
+            remembered += decoded * skipped * waiting
             most = max(1, most // network.pooling[level][0])
-    given = _convolutions(network, 0)[0].in_channels
     if len(network.shortcut):
         width = network.head.in_channels - _convolutions(network, 0)[-1].out_channels
         waiting = receptive_margin(network.pooling, 0) + depth
         remembered += min(head, given) * waiting * core
-        steps.append(depth * (given * whole + (2 * width + head) * core))
-    # Filter responses, and their copy with the channels last
-    steps.append(3 * depth * given * whole)
+        steps.append(depth * (2 * width + head) * core)
     # Logits, their softmax, and 64-bit numbers of the likeliest class
     steps.append(depth * (network.head.in_channels + 3 * head + 2) * core)
     # The logits before are still being written.
-    return 4 * (remembered + max(steps) + head * depth * core)
+    return 4 * (remembered + max(inputs) + max(steps) + head * depth * core)
 
 
 def _areas(network: UNet3D, slice_extent: Extent) -> Iterator[tuple[float, float]]:

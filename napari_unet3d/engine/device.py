@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -124,36 +122,6 @@ def available_memory(device: torch.device) -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return 4 * 2**30
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep memory that torch frees for its next use.
-
-    glibc returns large blocks to the system at once, and fetching them again costs
-    more than many of the operations on them. Other systems are left as they are.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt(mmap_threshold, 2**30)
-    mallopt(trim_threshold, 2**31 - 1)
-
-
-def release_freed_memory() -> None:
-    """Have the C library return the memory that it keeps, for work of other sizes.
-
-    Pieces of many sizes leave gaps in which what comes next does not fit.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # another C library
-        return
 
 
 @contextmanager

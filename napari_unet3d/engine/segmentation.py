@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .allocation import release_freed_memory
 from .batch_statistics import recompute_statistics
 from .block_plan import plan_columns
 from .columns import SLAB, present_memory, slab_depth
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
-from .device import choose_devices, out_of_memory_as_error, release_freed_memory
+from .device import choose_devices, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
 from .normalize import IntensityStatistics, as_channels_first
 from .slabs import feature_slabs, slices_at_once
+from .streamed import Workspace
 from .sweep import fold_normalization, sweep
 from .tiling import receptive_margin, with_halo
 from .volume import FeatureVolume
@@ -237,19 +239,21 @@ class Segmenter:
         ]
         low = [first for first, _ in box]
         width = [last - first for first, last in box[1:]]
+        workspace = Workspace()
         features = feature_slabs(
             self.features,
             low,
             [box[0][1] - box[0][0], *width],
             slab_depth(self.network),
             read_ahead=self.read_ahead,
+            workspace=workspace,
         )
         y, x = (
             (first - a, last - a)
             for (first, last), a in zip(core[1:], low[1:], strict=True)
         )
         z = low[0]
-        for logits in sweep(self.network, features, (y, x)):
+        for logits in sweep(self.network, features, (y, x), workspace):
             first, last = max(z, core[0][0]), min(z + logits.shape[2], core[0][1])
             if first < last:
                 block = logits[0, :, first - z : last - z]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .ahead import ahead
+from .allocation import lasting
 from .normalize import check_finite
+from .streamed import Workspace
 
 if TYPE_CHECKING:
     from .volume import FeatureVolume
@@ -30,6 +32,7 @@ def feature_slabs(
     depth: int,
     *,
     read_ahead: bool = False,
+    workspace: Workspace | None = None,
 ) -> Iterator[Tensor]:
     """Yield the features of a box that may reach outside of the volume.
 
@@ -43,11 +46,13 @@ def feature_slabs(
         Slices of a slab; the last may have fewer.
     read_ahead : bool
         Whether to read the next slices in a thread meanwhile.
+    workspace : Workspace, optional
+        Used while a slab is made.
 
     Yields
     ------
     Tensor of shape (1, C, n, Y, X)
-        With the channels last in memory.
+        With the channels last in memory, and overwritten by the next.
     """
     margin = volume.stem.margin
     reader = _SliceReader(
@@ -56,28 +61,30 @@ def feature_slabs(
         [n + 2 * m for n, m in zip(size, margin, strict=True)],
         read_ahead,
     )
-    # One window for all, and room for it taken once: see the queues of the sweep.
-    window: Tensor | None = None
+    workspace = workspace or Workspace()
+    channels, count = volume.image.shape[0], volume.stem.out_channels
     before = 2 * margin[0]
+    # Memory for all slabs is taken once: see the queues of the sweep.
+    window: Tensor | None = None
     try:
         for z in range(0, size[0], depth):
-            count = min(depth, size[0] - z)
+            new = min(depth, size[0] - z)
+            slices = reader.take(new + (before if z == 0 else 0))
             if window is None:
-                first = reader.take(before + count)
-                window = first.new_empty(
-                    (first.shape[0], before + depth, *first.shape[2:])
-                )
-                window[:, : before + count].copy_(first)
-                del first
+                room = (channels, 1, before + depth, *slices.shape[2:])
+                window = lasting(room, slices)[:, 0]
+                slab = lasting((1, count, depth, *size[1:]), slices)
+                window[:, : before + new].copy_(slices)
             else:
                 window[:, :before] = window[:, depth:].clone()
-                window[:, before : before + count].copy_(reader.take(count))
+                window[:, before : before + new].copy_(slices)
+            del slices
             with torch.no_grad():
-                slab = volume.stem(window[:, : before + count])[None]
-            # No name is left here for what is yielded: it can be freed by its user.
-            stream = [slab.contiguous(memory_format=torch.channels_last_3d)]
-            del slab
-            yield stream.pop()
+                place = workspace.take((1, 1, count * new, *size[1:]), slab)
+                responses = place.view(count, new, *size[1:])
+                volume.stem(window[:, : before + new], responses)
+                slab[0, :, :new].copy_(responses)
+            yield slab[:, :, :new]
     finally:
         reader.close()
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .allocation import lasting
 
 if TYPE_CHECKING:
     from .layers import Convolution, UpConvolution
@@ -16,11 +20,40 @@ CHANNELS_LAST = torch.channels_last_3d
 """Order in memory that convolutions are quickest in."""
 
 
-class StreamedConvolution:
-    """A 3³ convolution and ReLU that remembers its last two input slices."""
+class Workspace:
+    """Memory for the input of one convolution after the other, taken once.
 
-    def __init__(self, convolution: Convolution) -> None:
+    It is the largest of what passes: taken anew each time, between tensors of other
+    sizes, the allocator would need up to twice as much.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def take(self, size: Sequence[int], like: Tensor) -> Tensor:
+        """Return an uninitialised tensor (1, C, Z, Y, X), in place of the last one."""
+        channels, *space = size[1:]
+        count = channels * prod(space)
+        if self._memory is None or self._memory.numel() < count:
+            self._memory = None
+            self._memory = lasting((1, count, 1, 1, 1), like)
+        return self._memory.view(-1)[:count].view(1, *space, channels).movedim(-1, 1)
+
+
+class StreamedConvolution:
+    """A 3³ convolution and ReLU that remembers its last two input slices.
+
+    Parameters
+    ----------
+    convolution : Convolution
+        With its normalisation folded.
+    workspace : Workspace
+        Where its input is put together.
+    """
+
+    def __init__(self, convolution: Convolution, workspace: Workspace) -> None:
         self._conv = convolution.conv
+        self._workspace = workspace
         self._tail: Tensor | None = None
         self._held = 1
         """Slices of the tail that are filled; at first the border of zeros."""
@@ -59,10 +92,11 @@ class StreamedConvolution:
         channels = self._conv.in_channels
         if self._tail is None:
             assert like is not None
-            self._tail = _empty_like(like, 2, channels)
+            self._tail = lasting((1, channels, 2, *like.shape[3:]), like)
             self._tail[:, :, :1].zero_()
         held = self._held
-        stack = _empty_like(self._tail, held + count + last)
+        size = (1, channels, held + count + last, *self._tail.shape[3:])
+        stack = self._workspace.take(size, self._tail)
         stack[:, :, :held].copy_(self._tail[:, :, :held])
         if last:
             stack[:, :, -1:].zero_()
@@ -102,9 +136,9 @@ class SliceQueue:
     def push(self, slab: Tensor) -> None:
         """Append slices (1, C, n, Y, X)."""
         if not self._slices and not self._unused:
-            self._unused = [
-                _empty_like(slab, 1) for _ in range(max(self._capacity, slab.shape[2]))
-            ]
+            count = max(self._capacity, slab.shape[2])
+            places = lasting((count, slab.shape[1], 1, *slab.shape[3:]), slab)
+            self._unused = list(places.split(1))
         for part in slab.split(1, dim=2):
             place = self._unused.pop() if self._unused else _empty_like(slab, 1)
             self._slices.append(place.copy_(part))
@@ -131,9 +165,9 @@ class SliceQueue:
         return first
 
 
-def _empty_like(x: Tensor, count: int, channels: int | None = None) -> Tensor:
+def _empty_like(x: Tensor, count: int) -> Tensor:
     """Return `count` uninitialised slices (1, C, count, Y, X), of the plane of `x`."""
-    size = (1, channels or x.shape[1], count, *x.shape[3:])
+    size = (1, x.shape[1], count, *x.shape[3:])
     return torch.empty(
         size, dtype=x.dtype, device=x.device, memory_format=CHANNELS_LAST
     )

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .layers import Convolution, Level, UpConvolution
-from .streamed import CHANNELS_LAST, SliceQueue, StreamedConvolution, upsample_into
+from .streamed import (
+    CHANNELS_LAST,
+    SliceQueue,
+    StreamedConvolution,
+    Workspace,
+    upsample_into,
+)
 from .tiling import decoded_range, receptive_margin
 
 if TYPE_CHECKING:
@@ -49,7 +55,10 @@ def fold_normalization(network: UNet3D) -> UNet3D:
 
 
 def sweep(
-    network: UNet3D, slabs: Iterable[Tensor], core: Plane | None = None
+    network: UNet3D,
+    slabs: Iterable[Tensor],
+    core: Plane | None = None,
+    workspace: Workspace | None = None,
 ) -> Iterator[Tensor]:
     """Yield the logits of a volume that arrives in slabs along Z.
 
@@ -65,6 +74,8 @@ def sweep(
         Ranges along Y and X of the voxels whose logits are wanted, all by default. The
         decoder works only where these need it, which is most of the work: the rest of
         the plane, a halo, matters to the lower levels.
+    workspace : Workspace, optional
+        Used while a slab is computed with, and free while the next one is made.
 
     Yields
     ------
@@ -77,7 +88,8 @@ def sweep(
     assert slab is not None
     height, width = slab.shape[3:]
     core = core or ((0, height), (0, width))
-    top = _StreamedLevel(network, 0, slab.shape[2], (height, width), core)
+    workspace = workspace or Workspace()
+    top = _StreamedLevel(network, 0, slab.shape[2], (height, width), core, workspace)
     head = _StreamedHead(network, slab.shape[2])
     while True:
         is_last = slab is None
@@ -119,6 +131,8 @@ class _StreamedLevel:
         Voxels of this level along Y and X.
     wanted : ((int, int), (int, int))
         Which of them the output is to have.
+    workspace : Workspace
+        For all levels.
     """
 
     def __init__(
@@ -128,8 +142,9 @@ class _StreamedLevel:
         most: int,
         size: tuple[int, int],
         wanted: Plane,
+        workspace: Workspace,
     ) -> None:
-        self._encoder = _streamed(network.encoder[level])
+        self._encoder = _streamed(network.encoder[level], workspace)
         self._is_bottom = level == len(network.pooling)
         self._wanted = wanted
         if self._is_bottom:
@@ -151,11 +166,12 @@ class _StreamedLevel:
                 (y[0] // self._stride[1], y[1] // self._stride[1]),
                 (x[0] // self._stride[2], x[1] // self._stride[2]),
             ),
+            workspace,
         )
         up = network.up[level]
         assert isinstance(up, UpConvolution)
         self._up = up
-        self._first, self._second = _streamed(network.decoder[level])
+        self._first, self._second = _streamed(network.decoder[level], workspace)
         self._unpooled: Tensor | None = None
         waiting = receptive_margin(network.pooling[level:], 0) + most
         self._skips = SliceQueue(waiting)
@@ -278,6 +294,11 @@ def _within(inner: Plane, outer: Plane) -> Plane:
     return y, x
 
 
-def _streamed(level: nn.Module) -> tuple[StreamedConvolution, StreamedConvolution]:
+def _streamed(
+    level: nn.Module, workspace: Workspace
+) -> tuple[StreamedConvolution, StreamedConvolution]:
     assert isinstance(level, Level)
-    return StreamedConvolution(level.first), StreamedConvolution(level.second)
+    first, second = (
+        StreamedConvolution(part, workspace) for part in (level.first, level.second)
+    )
+    return first, second

@@ -6,6 +6,7 @@ head, which depends on what the person means, is solved for from the labels.
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .ahead import ahead
 from .checkpoint import build_network
 from .closed_form import solve_head
 from .config import ModelConfig
@@ -83,11 +85,15 @@ def begin_warm(
     load_body(network, stored)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
     vectors, classes = [], []
-    with torch.no_grad():
-        for k in range(BATCHES):
+    # The person waits: the next batch is drawn while one is decoded.
+    drawn = ahead(
+        source.draw(plan, np.random.default_rng((_SEED, seed, k)))
+        for k in range(BATCHES)
+    )
+    with torch.no_grad(), closing(drawn) as batches:
+        for k, batch in enumerate(batches):
             for norm in norms:
                 norm.momentum = 1 / (k + 1)
-            batch = source.draw(plan, np.random.default_rng((_SEED, seed, k)))
             network.train()
             with optimization.autocast():
                 network.decode(batch.features, batch.region)

@@ -32,7 +32,7 @@ def main(parent: int) -> None:
     threading.Thread(target=lifeline.read, daemon=True).start()
     threading.Thread(target=lifeline.watch, args=(parent,), daemon=True).start()
 
-    from napari_unet3d.engine.device import keep_freed_memory
+    from napari_unet3d.engine.allocation import keep_freed_memory
 
     from .courtesy import step_back
     from .server import Server

@@ -13,7 +13,7 @@ from torch import distributed
 from napari_unet3d.distributed.group import at_end_of_input, joined
 from napari_unet3d.distributed.processes import STORE
 from napari_unet3d.distributed.ranks import are_others_lost
-from napari_unet3d.engine.device import keep_freed_memory
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.errors import EngineError
 
 from .boundary import failure

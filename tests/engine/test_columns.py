@@ -16,6 +16,7 @@ from napari_unet3d.engine.columns import (
     sweep_bytes,
     sweep_work,
 )
+from napari_unet3d.engine.streamed import Workspace
 from napari_unet3d.engine.sweep import sweep
 from napari_unet3d.engine.tiling import with_halo
 from napari_unet3d.engine.unet import UNet3D
@@ -63,13 +64,20 @@ def measured(network, depth, core=(0, EDGE), piece=(0, EDGE)):
     size = (1, network.encoder[0].first.conv.in_channels, slab, edge, edge)
     inner = (core[0] - piece[0], core[1] - piece[0])
     with LiveBytes() as live:
-        slabs = (
-            torch.empty(size, device="meta", memory_format=torch.channels_last_3d)
-            for _ in range(depth // slab)
-        )
-        for _ in sweep(network, slabs, (inner, inner)):
+        workspace = Workspace()
+        slabs = slabs_of(size, depth // slab, workspace)
+        for _ in sweep(network, slabs, (inner, inner), workspace):
             pass
     return live.peak
+
+
+def slabs_of(size, count, workspace):
+    """Yield slabs as filters do, with as much in between, and as much again."""
+    slab = torch.empty(size, device="meta", memory_format=torch.channels_last_3d)
+    for _ in range(count):
+        workspace.take(size, slab)
+        torch.empty(size, device="meta")
+        yield slab
 
 
 NETWORKS = {
@@ -97,9 +105,9 @@ def test_the_estimate_is_enough_and_not_far_too_much(core, name):
     assert slice_extent.whole == (high - low) ** 2
     used = measured(network, 160, core, (low, high))
     estimate = sweep_bytes(network, slice_extent)
-    # The weights of a layer may be there in another order too.
+    # A layer's weights may be there in another order too; gaps are allowed for.
     copied = 4 * max(parameter.numel() for parameter in network.parameters())
-    assert 0.75 * estimate < used <= estimate + 1.1 * copied
+    assert 0.75 * estimate < used <= 1.02 * estimate + copied
 
 
 def test_memory_does_not_grow_with_the_slices():

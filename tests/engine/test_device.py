@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_unet3d.engine import EngineError, device
+from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.device import (
     available_memory,
     choose_device,
@@ -16,7 +17,6 @@ from napari_unet3d.engine.device import (
     describe_device,
     has_matrix_units,
     is_out_of_memory,
-    keep_freed_memory,
     out_of_memory_as_error,
 )
 from napari_unet3d.engine.errors import OutOfMemoryError

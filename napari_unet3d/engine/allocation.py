@@ -1,0 +1,87 @@
+"""What the C library does with memory that is freed.
+
+Its settings are the whole process's, and so are these. Only glibc is known to need
+them; other systems are left as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_ALL_KEPT = 2**31 - 1, 2**30
+
+_is_kept = False
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep memory that torch frees for its next use.
+
+    glibc returns large blocks to the system at once, and fetching them again costs
+    more than many of the operations on them.
+    """
+    global _is_kept
+    _is_kept = _set(_TRIM_THRESHOLD, _ALL_KEPT[0]) and _set(
+        _MMAP_THRESHOLD, _ALL_KEPT[1]
+    )
+
+
+def release_freed_memory() -> None:
+    """Have the C library return the memory that it keeps, for work of other sizes.
+
+    Pieces of many sizes leave gaps in which what comes next does not fit.
+    """
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def lasting(size: Sequence[int], like: Tensor) -> Tensor:
+    """Return an uninitialised tensor that is used again and again, channels last.
+
+    In main memory it lies apart from what is freed soon: lasting tensors between
+    passing ones would be the borders of gaps that the next passing ones do not fit in.
+
+    Parameters
+    ----------
+    size : sequence of int
+        N, C, Z, Y, X.
+    like : Tensor
+        Of the same type, on the same device.
+    """
+    batch, channels, *space = size
+    count = prod(size)
+    if not _is_kept or like.device.type != "cpu" or not count:
+        return torch.empty(
+            tuple(size),
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last_3d,
+        )
+    pages = mmap.mmap(
+        -1, count * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
+    flat = torch.frombuffer(pages, dtype=like.dtype, count=count)
+    return flat.view(batch, *space, channels).permute(0, 4, 1, 2, 3)
+
+
+def _set(parameter: int, value: int) -> bool:
+    library = _glibc()
+    return library is not None and library.mallopt(parameter, value) == 1
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt, library.malloc_trim  # noqa: B018  another C library has none
+    except (OSError, AttributeError):
+        return None
+    return library
