@@ -58,9 +58,10 @@ def report(began, before):
     seconds = time.perf_counter() - began
     print(json.dumps({
         "seconds": seconds, "peak": peak(), "growth": peak() - before,
-        "busy": sum(os.times()[:2]) / seconds
+        "busy": (sum(os.times()[:2]) - started) / seconds
     }))
 bare = peak()
+started = sum(os.times()[:2])
 """
 
 COMMAND = (

@@ -62,6 +62,8 @@ class State:
     written_to: str = ""
     """Where the segmentation goes, if it goes to the disk."""
     device: str = "starting the worker …"
+    devices: int = 1
+    """How many train together."""
     device_warning: str = ""
     model: str = "No model yet."
 

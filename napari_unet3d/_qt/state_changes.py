@@ -47,7 +47,7 @@ def after(state: State, event: Event) -> State:
                 step=event.step,
                 loss=None,
                 held_out_iou=None,
-                device=_several(state.device, event.devices),
+                devices=event.devices,
             )
         case StepDone():
             loss = event.loss
@@ -107,8 +107,8 @@ def segmenting(state: State) -> State:
 def training_over(state: State) -> State:
     """Return the state after the end of a training."""
     if state.phase is Phase.SEGMENTING:
-        return replace(state, training_held=False)
-    return replace(state, phase=Phase.IDLE, training_held=False)
+        return replace(state, training_held=False, devices=1)
+    return replace(state, phase=Phase.IDLE, training_held=False, devices=1)
 
 
 def segmentation_over(state: State) -> State:
@@ -154,9 +154,3 @@ class Pace:
             pace = (event.progress - before.progress) / (now - then)
             left = (1 - event.progress) / pace
         return replace(state, rate=rate, time_left=left)
-
-
-def _several(device: str, count: int) -> str:
-    """Say how many devices there are."""
-    one = device.rpartition(" × ")[2]
-    return f"{count} × {one}" if count > 1 else one

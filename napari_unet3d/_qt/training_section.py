@@ -97,7 +97,9 @@ class TrainSection(Section):
         self.line.setText(
             state.progress_line or ((state.annotation_problem or "") if lacking else "")
         )
-        self.device.setText(state.device)
+        # Threads are shared out.
+        several = f"{state.devices} × {state.device.partition(',')[0]}"
+        self.device.setText(several if state.devices > 1 else state.device)
         self.warning.setText(state.device_warning)
         self.warning.setVisible(bool(state.device_warning))
 

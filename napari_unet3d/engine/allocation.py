@@ -1,4 +1,4 @@
-"""What the C library does with memory that is freed.
+"""What the C library does with memory that is freed, and memory apart from that.
 
 Its settings are the whole process's, and so are these. Only glibc is known to need
 them; other systems are left as they are.
@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 
 import torch
@@ -57,16 +58,20 @@ def lasting(size: Sequence[int], like: Tensor) -> Tensor:
     """
     batch, channels, *space = size
     count = prod(size)
-    if not _is_kept or like.device.type != "cpu" or not count:
+    pages = None
+    if _is_kept and like.device.type == "cpu" and count:
+        # Where there is no room torch finds none either, and says so in its own way.
+        with suppress(OSError):
+            pages = mmap.mmap(
+                -1, count * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )
+    if pages is None:
         return torch.empty(
             tuple(size),
             dtype=like.dtype,
             device=like.device,
             memory_format=torch.channels_last_3d,
         )
-    pages = mmap.mmap(
-        -1, count * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    )
     flat = torch.frombuffer(pages, dtype=like.dtype, count=count)
     return flat.view(batch, *space, channels).permute(0, 4, 1, 2, 3)
 

@@ -83,7 +83,7 @@ def extent(network: UNet3D, axis: int, core: Range, size: int) -> Extent:
     network : UNet3D
         Its pooling decides the halo.
     axis : int
-        1 or 2, for Y or X.
+        Of Z, Y, X.
     core : (int, int)
         Of the column.
     size : int

@@ -84,6 +84,8 @@ def feature_slabs(
                 responses = place.view(count, new, *size[1:])
                 volume.stem(window[:, : before + new], responses)
                 slab[0, :, :new].copy_(responses)
+                # A view would keep a workspace that is outgrown.
+                del place, responses
             yield slab[:, :, :new]
     finally:
         reader.close()

@@ -21,10 +21,10 @@ CHANNELS_LAST = torch.channels_last_3d
 
 
 class Workspace:
-    """Memory for the input of one convolution after the other, taken once.
+    """Memory for the input of one convolution after the other, used by all.
 
     It is the largest of what passes: taken anew each time, between tensors of other
-    sizes, the allocator would need up to twice as much.
+    sizes, the allocator would need up to twice as much. It grows with the first slabs.
     """
 
     def __init__(self) -> None:

@@ -19,6 +19,9 @@ LONGEST = 2.0
 """Seconds without work, after which one step is done even so: who paints all the time
 wants to see what comes of it."""
 
+BRIEFLY = 0.05
+"""The same where threads can be left to the viewer."""
+
 AFTERGLOW = 1.0
 """Seconds with fewer threads after the person was busy."""
 
@@ -73,11 +76,12 @@ class Courteous:
             Whether the number of threads may change; results are then not the same
             to the last bit.
         """
-        began = time.monotonic()
-        end = min(self._until, began + LONGEST)
+        has_room = slower and self.threads.fewer < self.threads.most
+        last = time.monotonic() + (BRIEFLY if has_room else LONGEST)
+        end = min(self._until, last)
         while time.monotonic() < end and not over():
             self._listen(max(0.001, end - time.monotonic()))
-            end = min(self._until, began + LONGEST)
+            end = min(self._until, last)
         if not slower:
             set_threads(self.threads.most)
         elif time.monotonic() < self._until + AFTERGLOW:

@@ -14,10 +14,10 @@ from napari_unet3d.distributed.group import at_end_of_input, joined
 from napari_unet3d.distributed.processes import STORE
 from napari_unet3d.distributed.ranks import are_others_lost
 from napari_unet3d.engine.allocation import keep_freed_memory
-from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.model_file import load
 
 from .boundary import failure
-from .followers import FAILED, HELD, READY, Assignment
+from .followers import FAILED, PATIENCE, READY, Assignment
 from .live_ranks import LiveRanks
 from .model import CurrentModel
 from .training import Training
@@ -36,14 +36,13 @@ def main() -> None:
     place = os.environ[STORE]
     store = distributed.FileStore(place, count)
     store.set(f"{READY} {rank}", "yes")
-    with joined(rank, count, place, HELD):
-        try:
+    try:
+        with joined(rank, count, place, PATIENCE):
             _follow()
-        except (EngineError, RuntimeError, MemoryError, OSError) as error:
-            # The first process tells it.
-            if not (isinstance(error, RuntimeError) and are_others_lost(error)):
-                store.set(f"{FAILED} {rank}", failure(error, "training").sentence)
-            os._exit(2)
+    except Exception as error:  # noqa: BLE001  the first process tells what it is
+        if not (isinstance(error, RuntimeError) and are_others_lost(error)):
+            store.set(f"{FAILED} {rank}", failure(error, "training").sentence)
+        os._exit(2)
 
 
 def _follow() -> None:
@@ -62,7 +61,7 @@ def _follow() -> None:
     for update in assignment.annotations:
         volumes[update.volume].update(update)
     model = CurrentModel(_ignore)
-    model.replace(assignment.checkpoint)
+    model.replace(load(assignment.model) if assignment.model else None)
     # The first process saves.
     request = replace(assignment.train, save_to=None)
     training = Training(request, volumes, model, _ignore)

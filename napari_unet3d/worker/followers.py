@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,16 @@ from napari_unet3d.distributed.group import joined
 from napari_unet3d.distributed.processes import (
     GRACE,
     LOOPBACK,
+    Process,
     end,
     environment,
     start,
 )
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.model_file import save
 
 from .live_ranks import LiveRanks
+from .room import VARIABLE, free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +41,8 @@ PROGRAM = ("-P", "-m", "napari_unet3d.worker.follower")
 READY, FAILED = "ready", "failed"
 """Words that a follower leaves, with its rank, for the first process."""
 
-HELD = timedelta(days=30)
-"""How long a training may be paused."""
+PATIENCE = timedelta(minutes=5)
+"""For another process where it has nothing else to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +52,8 @@ class Assignment:
     train: Train
     volumes: tuple[OpenVolume, ...]
     annotations: tuple[UpdateAnnotation, ...]
-    checkpoint: Checkpoint | None
-    """To go on from."""
+    model: str | None = None
+    """The file to go on from."""
 
 
 class Followers:
@@ -80,6 +83,7 @@ class Followers:
         self._attend = attend
         self._deliver = deliver
         self._stack = ExitStack()
+        self._processes: list[Process] = []
 
     def __enter__(self) -> Followers:
         """Start them, and wait until they are there."""
@@ -89,18 +93,20 @@ class Followers:
                     prefix="napari-unet3d-", ignore_cleanup_errors=True
                 )
             )
-            place = Path(folder, "store")
-            self._processes = [
-                start(PROGRAM, environment(rank, self._count, place))
-                for rank in range(1, self._count)
-            ]
+            self._folder = Path(folder)
+            place = self._folder / "store"
             stack.callback(end, self._processes)
+            # Each may keep as much of the images as if it had its share alone.
+            share = f"{free_memory() / 2**30 / self._count:.3f}"
+            for rank in range(1, self._count):
+                settings = environment(rank, self._count, place) | {VARIABLE: share}
+                self._processes.append(start(PROGRAM, settings))
             own = environment(0, self._count, place)
             if LOOPBACK in own:
                 os.environ[LOOPBACK] = own[LOOPBACK]
             self._store = distributed.FileStore(str(place), self._count)
             self._wait_for_all()
-            stack.enter_context(joined(0, self._count, str(place), HELD))
+            stack.enter_context(joined(0, self._count, str(place), PATIENCE))
             self.ranks = LiveRanks(self._deliver)
             self._stack = stack.pop_all()
         return self
@@ -114,8 +120,13 @@ class Followers:
         end(self._processes)
         self._stack.close()
 
-    def assign(self, assignment: Assignment) -> None:
-        """Tell the others what to do."""
+    def assign(self, assignment: Assignment, checkpoint: Checkpoint | None) -> None:
+        """Tell the others what to do, and from where to go on."""
+        if checkpoint is not None:
+            # Not as it is: its tensors may lie on this process's device.
+            path = str(self._folder / "model.pt")
+            save(checkpoint, path)
+            assignment = replace(assignment, model=path)
         self.ranks.first(assignment)
 
     def why_lost(self) -> EngineError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
+import torch
+from torch import distributed
 
 from napari_unet3d.distributed.ranks import ProcessRanks
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .requests import UpdateAnnotation
+
+HELD = timedelta(days=30)
+"""How long a training may be paused."""
 
 
 class LiveRanks(ProcessRanks):
@@ -25,6 +30,8 @@ class LiveRanks(ProcessRanks):
 
     def __init__(self, deliver: Callable[[list[UpdateAnnotation]], None]) -> None:
         super().__init__()
+        # The others wait while the first one is held, for as long as the person likes.
+        self._patient = distributed.new_group(backend="gloo", timeout=HELD)
         self._deliver = deliver
         self._posted: list[UpdateAnnotation] = []
 
@@ -35,7 +42,9 @@ class LiveRanks(ProcessRanks):
     def agree(self, seconds: float, stop: bool) -> tuple[float, bool]:
         """Deliver what was posted; return the first one's time, and whether to stop."""
         mine = (seconds, len(self._posted)) if self.rank == 0 else (0.0, 0)
-        time, posted, stops = self.add(np.array([*mine, float(stop)])).tolist()
+        sums = torch.tensor([*mine, float(stop)], dtype=torch.float64)
+        distributed.all_reduce(sums, group=self._patient)
+        time, posted, stops = sums.tolist()
         if posted:
             updates = self.first(self._posted)
             self._posted = []

@@ -200,16 +200,16 @@ class Training:
         with Followers(
             request.devices, self._attend, lambda _: self.use_labels(send)
         ) as followers:
-            followers.assign(
-                Assignment(
-                    request,
-                    tuple(volume.request for volume in self._volumes),
-                    tuple(volume.as_update() for volume in self._volumes),
-                    self._model.latest() if request.proceed else None,
-                )
+            assignment = Assignment(
+                request,
+                tuple(volume.request for volume in self._volumes),
+                tuple(volume.as_update() for volume in self._volumes),
             )
             self._ranks = followers.ranks
             try:
+                followers.assign(
+                    assignment, self._model.latest() if request.proceed else None
+                )
                 self.run_with(followers.ranks, send, between_steps)
             except RuntimeError as error:
                 if not are_others_lost(error):

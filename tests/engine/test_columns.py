@@ -75,7 +75,7 @@ def slabs_of(size, count, workspace):
     """Yield slabs as filters do, with as much in between, and as much again."""
     slab = torch.empty(size, device="meta", memory_format=torch.channels_last_3d)
     for _ in range(count):
-        workspace.take(size, slab)
+        assert workspace.take(size, slab).shape == size
         torch.empty(size, device="meta")
         yield slab
 

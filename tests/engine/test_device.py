@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import builtins
-import ctypes
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from napari_unet3d.engine import EngineError, device
-from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.device import (
     available_memory,
     choose_device,
@@ -189,22 +187,3 @@ def test_other_errors_stay_what_they_are(error):
     with pytest.raises(type(error)) as caught, out_of_memory_as_error("take less"):
         raise error
     assert caught.value is error
-
-
-def test_freed_memory_is_kept_on_linux_only(monkeypatch):
-    calls = []
-    library = SimpleNamespace(mallopt=lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-    for platform in ("darwin", "win32"):
-        monkeypatch.setattr(device.sys, "platform", platform)
-        keep_freed_memory()
-    assert not calls
-    monkeypatch.setattr(device.sys, "platform", "linux")
-    keep_freed_memory()
-    assert calls == [(-3, 2**30), (-1, 2**31 - 1)]
-
-
-def test_a_c_library_without_that_option_is_left_alone(monkeypatch):
-    monkeypatch.setattr(device.sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    keep_freed_memory()

@@ -139,7 +139,8 @@ def test_wrong_settings_are_refused_with_a_sentence(driver, ball, said):
 def test_two_processes_train_and_one_segments(driver, ball):
     driver.widget.advanced.form("parallel").field("devices").setText("2")
     driver.start(ball[1])
-    assert "2 × CPU" in driver.controller.state.device
+    shown = driver.widget.training.device
+    assert (shown.toolTip() or shown.text()) == "2 × CPU"
     driver.press(driver.widget.segmenting.segment_button)
     driver.wait(lambda: "ball segmentation" in driver.viewer.layers)
     before = driver.controller.state.step
@@ -147,3 +148,4 @@ def test_two_processes_train_and_one_segments(driver, ball):
     driver.widget.training.stop_button.click()
     driver.wait(lambda: driver.phase == "idle")
     assert driver.controller.state.has_model
+    assert "×" not in shown.text()
