@@ -146,7 +146,7 @@ def measure(image: Path, shape: tuple[int, int, int], options) -> list[dict]:
     widget.advanced.form("segmentation").set_values({"memory": options.segment_memory})
     widget.data.new.click()
     for part in (0.3, 0.5, 0.7):
-        paint(widget.data.annotation(), viewer.layers[0].data, int(part * shape[0]))
+        paint(widget.data.annotation(), image_of(viewer), int(part * shape[0]))
     session.run_for(1)
     memory.end_phase("three slices annotated", data=type_of(widget.data.annotation()))
     widget.training.train_button.click()
@@ -215,6 +215,12 @@ class Viewer(Session):
             self.run_for(0.2)
         self.viewer.layers.clear()
         self.run_for(1)
+
+
+def image_of(viewer):
+    """Return the finest level of the image."""
+    layer = viewer.layers[0]
+    return layer.data[0] if layer.multiscale else layer.data
 
 
 def paint(layer, image, z: int) -> None:

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --rate 0.5 --task-seconds 0.01
 
 Nothing is segmented: the plan is made as for a real volume, and says how often a voxel
-is read, and what is computed beside what one sweep of the whole would compute. `--rate`
+is read, and how many times as much is computed as by one sweep of the whole. `--rate`
 is in million voxels a second of one device, as `inference.py` or `out_of_core.py`
 measure it for the same network, `--task-seconds` what `several_processes.py` finds for
 a task.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .device import available_memory
 from .normalize import check_finite
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ LARGEST_HALF = 65504.0
 """Largest number in half precision; a speck may be brighter than that."""
 
 CACHE_BYTES = 2 * 2**30
-"""Memory for blocks of responses, of all channels together."""
+"""Memory for blocks of responses, of all channels together, at most."""
+
+CACHE_SHARE = 4
+"""Part of the memory that was free at first which they may take."""
 
 
 class FeatureVolume:
@@ -52,6 +56,7 @@ class FeatureVolume:
         # Blocks of even size: none reaches far beyond the volume.
         self._edge = [-(-n // -(-n // BLOCK)) for n in self.shape]
         self._blocks: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._free = available_memory(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -150,7 +155,8 @@ class FeatureVolume:
             found = found.clamp_(-LARGEST_HALF, LARGEST_HALF).half()
             self._blocks[key] = found
             size = found.element_size() * found.nelement()
-            while len(self._blocks) * size > CACHE_BYTES and len(self._blocks) > 8:
+            room = min(CACHE_BYTES, self._free // CACHE_SHARE)
+            while len(self._blocks) * size > room and len(self._blocks) > 8:
                 self._blocks.popitem(last=False)
         else:
             self._blocks.move_to_end(key)
