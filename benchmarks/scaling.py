@@ -19,7 +19,7 @@ from napari_unet3d.engine import ModelConfig
 from napari_unet3d.engine.block_plan import plan_blocks
 from napari_unet3d.engine.checkpoint import build_network
 from napari_unet3d.engine.columns import Extent, extent, sweep_work
-from napari_unet3d.engine.sweep import fold_normalization
+from napari_unet3d.engine.folding import fold_normalization
 from napari_unet3d.io.layout import CHUNK
 
 COLUMNS = {

@@ -25,10 +25,11 @@ from .decision import as_labels, as_shares
 from .device import choose_devices, out_of_memory_as_error
 from .errors import EngineError
 from .events import Segmented
+from .folding import fold_normalization
 from .normalize import IntensityStatistics, as_channels_first
 from .slabs import feature_slabs, slices_at_once
 from .streamed import Workspace
-from .sweep import fold_normalization, sweep
+from .sweep import sweep
 from .tiling import receptive_margin, with_halo
 from .volume import FeatureVolume
 

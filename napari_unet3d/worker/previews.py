@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.folding import fold_normalization
 from napari_unet3d.engine.normalize import IntensityStatistics
 from napari_unet3d.engine.preview import plane_tiles
 from napari_unet3d.engine.segmentation import Segmenter
-from napari_unet3d.engine.sweep import fold_normalization
 from napari_unet3d.engine.volume import FeatureVolume
 
 from .pace import Pace

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from napari_unet3d.engine.sweep import fold_normalization, sweep
+from napari_unet3d.engine.folding import fold_normalization
+from napari_unet3d.engine.sweep import sweep
 from napari_unet3d.engine.unet import UNet3D
 
 POOLINGS = (
