@@ -114,7 +114,9 @@ class AugmentationConfig:
         default=0.1, ge=0, lt=1, description="Largest relative change of size"
     )
     flip: tuple[bool, bool, bool] = Field(
-        default=(True, True, True), description="Axes ZYX that may be mirrored"
+        default=(False, False, False),
+        description="Axes ZYX that may be mirrored: where sides do not differ, as left "
+        "from right do in a body",
     )
     contrast: float = Field(
         default=0.3, ge=0, lt=1, description="Largest relative change of contrast"
@@ -216,6 +218,13 @@ class TrainingConfig:
         ge=0,
         lt=0.9,
         description="Share of the labels held out of the training",
+    )
+    hold_out_until: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of a new model's training after which the held-out labels "
+        "are learned too, and no longer measured on",
     )
     validate_every: PositiveInt = Field(
         default=50, description="Steps between measurements on the held-out labels"

@@ -48,7 +48,9 @@ class Reports:
             batch_size=plan.batch_size,
             pooling=model.pooling,
             labelled_voxels=trainer.data.labelled_voxels,
-            held_out_voxels=trainer.data.held_out.voxels,
+            held_out_voxels=(
+                trainer.data.held_out.voxels if trainer.data.is_held_out else 0
+            ),
             devices=devices,
         )
 

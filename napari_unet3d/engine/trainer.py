@@ -156,7 +156,7 @@ class Trainer:
         stop = stop or threading.Event()
         self._stopped = False
         self.schedule.begin()
-        problem = self.data.refresh(self.plan)
+        problem = self.data.refresh(self.plan, self._learns_all())
         if not self.step and starts_warm(self.model, self.training):
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 begin_warm(
@@ -175,6 +175,11 @@ class Trainer:
         while not self._is_to_stop(stop) and self.schedule.progress < 1:
             if stop_after is not None and self.step - first >= stop_after:
                 break
+            if self._ends_holding_out():
+                # The last time that these labels are new to the network.
+                if self.step % every:
+                    yield from self._timed(self.validate())
+                self.schedule.start["all_from"] = self.step
             loss = yield from self._timed(self._step_or_shrink())
             # Reading the loss waits for the device: not at every step of a GPU.
             if self.device.type == "cpu" or time.monotonic() - last_event > 0.1:
@@ -210,12 +215,17 @@ class Trainer:
         )
 
     def validate(self) -> Generator[TrainingEvent, None, None]:
-        """Measure the moving average on the held-out labels and keep the best."""
+        """Measure the moving average on the held-out labels and keep the best.
+
+        Once those labels are learned too, they only tell whether the training
+        collapses, and nothing is reported.
+        """
+        apart = self.data.is_held_out
         with out_of_memory_as_error(OUT_OF_MEMORY):
             measured = self._best.measure(
-                self.data.held_out, self.optimization, self.step
+                self.data.held_out, self.optimization, self.step, apart
             )
-        if measured is not None:
+        if measured is not None and apart:
             yield self._reports.validated(*measured)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -225,6 +235,19 @@ class Trainer:
         self._best.restore(checkpoint)
         self._reports.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
+
+    def _learns_all(self) -> bool:
+        """Tell whether the held-out labels are learned too.
+
+        A model that goes on after its schedule has learned them before.
+        """
+        until, start = self.training.hold_out_until, self.schedule.start
+        return until == 0 or (until < 1 and ("all_from" in start or start["step"] > 0))
+
+    def _ends_holding_out(self) -> bool:
+        """Tell whether the held-out labels are to be learned from now on."""
+        until = self.training.hold_out_until
+        return self.data.holds_back and until < 1 and self.schedule.progress >= until
 
     def _is_to_stop(self, stop: threading.Event) -> bool:
         """Tell whether any rank is to stop; all get the first one's clock."""
@@ -244,7 +267,7 @@ class Trainer:
 
     def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
         """Do one step; where memory runs out, with smaller patches."""
-        problem = self.data.refresh(self.plan)
+        problem = self.data.refresh(self.plan, self._learns_all())
         if problem:
             yield Warned(problem)
         while True:

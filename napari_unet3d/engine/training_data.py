@@ -108,6 +108,17 @@ class TrainingData:
         self._validation_features = _feature_volumes(validation, stem)
         self._model, self._training = model, training
         self._seen: list[Annotation] = []
+        self._learn_all = False
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether what is measured on is kept from the training."""
+        return bool(self._validation) or not self._learn_all
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a part of the annotations is kept from the training."""
+        return not self._validation and not self._learn_all
 
     @property
     def labelled_voxels(self) -> int:
@@ -136,8 +147,15 @@ class TrainingData:
         with torch.no_grad():
             stem.fit(blocks)
 
-    def refresh(self, plan: PatchPlan) -> str:
+    def refresh(self, plan: PatchPlan, learn_all: bool = False) -> str:
         """Take the newest annotations, where they changed since the last time.
+
+        Parameters
+        ----------
+        plan : PatchPlan
+            Shapes of the patches.
+        learn_all : bool
+            Whether to train on what was held out, too.
 
         Returns
         -------
@@ -146,9 +164,14 @@ class TrainingData:
         """
         annotations = [volume.annotation for volume in self.volumes]
         is_first = not self._seen
-        if not is_first and all(
+        is_known = not is_first and all(
             a is b for a, b in zip(annotations, self._seen, strict=True)
-        ):
+        )
+        if is_known and learn_all == self._learn_all:
+            return ""
+        self._learn_all = learn_all
+        if is_known:
+            self._teach()
             return ""
         self._seen = annotations
         try:
@@ -163,20 +186,23 @@ class TrainingData:
         return ""
 
     def _use(self, annotations: Sequence[Annotation], plan: PatchPlan) -> None:
-        taught, held = (
-            list(annotations),
-            [volume.annotation for volume in self._validation],
-        )
         held_features = self._validation_features
+        held = [volume.annotation for volume in self._validation]
+        self._all = self._kept = list(annotations)
         if not self._validation:
             fraction, seed = self._training.validation_fraction, self._training.seed
             parts = [annotation.split(fraction, seed) for annotation in annotations]
-            taught, held = [part[0] for part in parts], [part[1] for part in parts]
+            self._kept, held = [part[0] for part in parts], [part[1] for part in parts]
             held_features = self.features
+        self.held_out = HeldOut(held_features, held, plan, self._model, self._ranks)
+        self._teach()
+
+    def _teach(self) -> None:
+        """Draw from all labels, or from those that are not held out."""
+        taught = self._all if self._learn_all else self._kept
         self.batches = BatchSource(
             self.features, taught, self._training.augmentation, self._model
         )
-        self.held_out = HeldOut(held_features, held, plan, self._model, self._ranks)
         self.class_weights = self._choose_class_weights(taught)
 
     def _choose_class_weights(self, annotations: Sequence[Annotation]) -> Tensor:

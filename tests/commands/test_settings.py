@@ -71,7 +71,7 @@ def test_defaults_are_shown():
     scales = ",".join(f"{scale:g}" for scale in ModelConfig().filter_scales)
     assert help_texts["--learning-rate"].endswith(f"(default: {rate:g})")
     assert help_texts["--filter-scales"].endswith(f"(default: {scales})")
-    assert help_texts["--flip"].endswith("(default: yes,yes,yes)")
+    assert help_texts["--flip"].endswith("(default: no,no,no)")
     assert help_texts["--loss"].endswith("(default: cross_entropy)")
     assert help_texts["--patch-size"].endswith("(default: from device and volume)")
 

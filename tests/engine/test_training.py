@@ -72,8 +72,9 @@ def test_events_come_in_order(make_trainer, tmp_path):
     trainer = make_trainer(validate_every=3, save_to=tmp_path / "model")
     events = list(trainer.run())
     assert [type(event) for event in events] == [
-        *(Started, StepDone, StepDone, StepDone, Validated),
-        *(StepDone, Validated, Saved, Trained),
+        # The last time what is held out is measured: then it is learned too.
+        *(Started, StepDone, StepDone, Validated),
+        *(StepDone, StepDone, Saved, Trained),
     ]
     assert events[-1].reason == "finished"
     assert [event.step for event in of(StepDone, events)] == [1, 2, 3, 4]
@@ -469,7 +470,7 @@ def measured(figures, monkeypatch):
 def test_the_best_weights_are_kept_unless_newer_ones_are_about_as_good(
     make_trainer, monkeypatch
 ):
-    trainer = make_trainer(steps=5, validate_every=1)
+    trainer = make_trainer(steps=5, validate_every=1, hold_out_until=1)
     # About as good is as good; a collapse is not.
     measured([0.5, 0.8, 0.77, 0.3, 0.4], monkeypatch)
     events = list(trainer.run())
@@ -483,7 +484,7 @@ def test_the_best_weights_are_kept_unless_newer_ones_are_about_as_good(
 def test_figures_on_other_labels_are_not_compared_with(
     make_trainer, volume, toy, sparse, monkeypatch
 ):
-    trainer = make_trainer([volume], steps=4, validate_every=1)
+    trainer = make_trainer([volume], steps=4, validate_every=1, hold_out_until=1)
     measured([0.9, 0.2, 0.3, 0.1], monkeypatch)
     is_best = []
     for event in trainer.run():
@@ -496,12 +497,70 @@ def test_figures_on_other_labels_are_not_compared_with(
     assert trainer.best["iou"] == 0.3
 
     continued = make_trainer(
-        [volume], checkpoint=trainer.checkpoint(), validate_every=1
+        [volume],
+        checkpoint=trainer.checkpoint(),
+        validate_every=1,
+        hold_out_until=1,
     )
     measured([0.25, 0.3, 0.3, 0.3], monkeypatch)
     first = next(e for e in continued.run() if isinstance(e, Validated))
     assert first.is_best
     assert continued.best["iou"] == 0.3
+
+
+def taught(trainer):
+    """Count the labelled voxels that patches are drawn from."""
+    return sum(len(part) for part in trainer.data.batches._sampler.annotations)
+
+
+def test_what_is_held_out_is_learned_in_the_end(make_trainer, volume):
+    settings = {"steps": 6, "hold_out_until": 0.5, "validate_every": 2}
+    trainer = make_trainer([volume], **settings)
+    everything = len(volume.annotation)
+    counts, measured_at = [], []
+    for event in trainer.run():
+        if isinstance(event, StepDone):
+            counts.append(taught(trainer))
+        if isinstance(event, Validated):
+            measured_at.append(event.step)
+    held = trainer.data.held_out.voxels
+    assert held > 0
+    assert counts == [everything - held] * 3 + [everything] * 3
+    assert measured_at == [2, 3]
+
+    # All of it has been learned, so nothing can be held out of it any more.
+    again = make_trainer([volume], checkpoint=trainer.checkpoint(), **settings)
+    events = list(again.run())
+    assert again.step == 12
+    assert of(Started, events)[0].held_out_voxels == 0
+    assert not of(Validated, events)
+    assert taught(again) == everything
+
+
+@pytest.mark.parametrize("pause", [2, 3, 4])
+def test_resuming_knows_what_is_learned(pause, make_trainer, volume):
+    settings = {"steps": 6, "validate_every": 2}
+    whole = make_trainer([volume], **settings)
+    list(whole.run())
+    first = make_trainer([volume], **settings)
+    list(first.run(stop_after=pause))
+    second = make_trainer([volume], checkpoint=first.checkpoint(), **settings)
+    list(second.run())
+    assert_same(whole.checkpoint().weights, second.checkpoint().weights)
+    assert whole.best == second.best
+    assert [entry["step"] for entry in whole.history] == [
+        entry["step"] for entry in second.history
+    ]
+
+
+def test_a_collapse_is_noticed_once_all_is_learned(make_trainer, monkeypatch):
+    trainer = make_trainer(steps=6, validate_every=1)
+    measured([0.5, 0.6, 0.62, 0.9, 0.86, 0.2], monkeypatch)
+    list(trainer.run())
+    # The figure is still that of labels that were held out.
+    assert trainer.best["iou"] == 0.62
+    assert trainer.best["learned"] == 0.9
+    assert trainer.best["step"] == 5
 
 
 def test_best_weights_are_forgotten_when_nothing_is_held_out_any_more(

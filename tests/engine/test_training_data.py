@@ -72,6 +72,19 @@ def test_a_part_of_the_labels_is_held_out(make):
     assert taught + data.held_out.voxels == data.labelled_voxels
 
 
+def test_the_held_out_part_can_be_learned_too(make):
+    data = make((3, 7, 11), validation_fraction=0.2)
+    data.refresh(PLAN)
+    held = data.held_out
+    assert data.holds_back
+    assert data.is_held_out
+    data.refresh(PLAN, learn_all=True)
+    assert data.held_out is held
+    taught = sum(len(part) for part in data.batches._sampler.annotations)
+    assert taught == data.labelled_voxels
+    assert not data.is_held_out
+
+
 def test_validation_volumes_are_held_out_instead(make, make_toy, sparse):
     image, truth = make_toy(seed=5, n_classes=3)
     other = TrainingVolume(image, sparse(truth, (2, 4)))
