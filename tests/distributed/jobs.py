@@ -18,6 +18,7 @@ from napari_unet3d.distributed.batch_norm import share_batch_norm
 from napari_unet3d.distributed.ranks import ProcessRanks
 from napari_unet3d.engine import (
     Annotation,
+    AugmentationConfig,
     ModelConfig,
     Trainer,
     TrainingConfig,
@@ -35,6 +36,7 @@ TRAINING = TrainingConfig(
     validate_every=3,
     device="cpu",
     precision="float32",
+    augmentation=AugmentationConfig(flip=(True, True, True)),
 )
 MODEL = {"base_channels": 2, "depth": 2, "filter_scales": (1.0,)}
 

@@ -39,7 +39,8 @@ def test_a_training_tells_what_happens(worker):
     assert isinstance(told[-1], Trained)
     kinds = [type(event) for event in told]
     assert kinds[:2] == [ModelChanged, Started]
-    assert kinds.count(Validated) == 3
+    # After 20 steps and after 30, before what is held out is learned too.
+    assert kinds.count(Validated) == 2
     steps = [event.step for event in told if isinstance(event, StepDone)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 60
@@ -224,7 +225,7 @@ def test_a_model_is_saved_loaded_and_trained_on(worker, tmp_path):
     )
     assert (loaded.path, loaded.summary.step) == (str(path), 30)
     assert [entry["step"] for entry in loaded.history if "loss" in entry][-1] == 30
-    assert sum("mean_iou" in entry for entry in loaded.history) == 3
+    assert sum("mean_iou" in entry for entry in loaded.history) == 2
     before = worker.train(volume, training={"steps": 20}, proceed=True)
     assert worker.events.wait(Trained, after=before).step == 50
 
