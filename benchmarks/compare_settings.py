@@ -4,19 +4,21 @@
         --setting "augmentation.contrast=0.6 augmentation.noise=0.2"
         --setting training.loss=focal
 
-The defaults are always measured too. With `--at 0 50 200` a training is measured after
-those of its steps as well. Steps instead of seconds make the figures independent of
-what else the machine does; what a step costs is not compared.
+The defaults are always measured too. With `--forest` the mean of the probabilities with
+those of a random forest is scored as well. With `--at 0 50 200` a training is measured
+after those of its steps as well. Steps instead of seconds make the figures independent
+of what else the machine does; what a step costs is not compared.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import yaml
+from random_forest import forest_probabilities
 from reporting import (
     add_options,
     machine,
@@ -37,11 +39,15 @@ from napari_unet3d.engine import (
     segment,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
 COLUMNS = {
     "set": ("set", ""),
     "setting": ("setting", ""),
     "step": ("step", "d"),
     "foreground IoU": ("mean_foreground_iou", ".3f"),
+    "with the forest": ("with_forest", ".3f"),
     "seeds": ("repeats", ""),
 }
 SECTIONS = ("model", "training", "augmentation", "segmentation")
@@ -63,11 +69,16 @@ def parsed(setting: str) -> dict[str, dict[str, Any]]:
 
 
 def measure(
-    case, setting: str, steps: int, at: Sequence[int], seed: int
+    case,
+    labels: np.ndarray,
+    setting: str,
+    options: argparse.Namespace,
+    seed: int,
+    forest: np.ndarray | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train with one setting and score the moving average of the weights."""
     fields = parsed(setting)
-    labels = datasets.annotate(case.truth)
+    steps = 50 if options.quick else options.steps
     volume = TrainingVolume(case.image, Annotation.from_labels(labels), case.spacing)
     training = TrainingConfig(
         steps=steps,
@@ -77,12 +88,16 @@ def measure(
     )
     trainer = Trainer([volume], ModelConfig(**fields["model"]), training)
     config = SegmentationConfig(**{"weights": "average", **fields["segmentation"]})
-    for step in sorted({*at, steps}):
+    for step in sorted({*options.at, steps}):
         for _ in trainer.run(stop_after=step - trainer.step):
             pass
-        found = segment(trainer.checkpoint(), case.image, config)
+        found = segment(trainer.checkpoint(), case.image, config, probabilities=True)
         row = {"set": case.name, "setting": setting or "defaults", "seed": seed}
         row |= {"step": step} | datasets.score(found.labels, case.truth, labels)
+        if forest is not None:
+            mean = (found.probabilities / 255 + forest).argmax(axis=0) + 1
+            scores = datasets.score(mean, case.truth, labels)
+            row["with_forest"] = scores["mean_foreground_iou"]
         yield row
 
 
@@ -93,19 +108,22 @@ def main(arguments=None):
     parser.add_argument("--setting", action="append", default=[], metavar="A.B=C ...")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--at", type=int, nargs="+", default=[], metavar="STEP")
+    parser.add_argument("--slices", type=int, default=1, help="slices per axis")
+    parser.add_argument("--forest", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     add_options(parser)
     options = parser.parse_args(arguments)
-    steps = 50 if options.quick else options.steps
     prepare(options.threads)
     facts = machine()
     print(facts)
     rows = []
     for name in options.sets:
         case = datasets.load(name)
+        labels = datasets.annotate(case.truth, options.slices)
+        forest = forest_probabilities(case.image, labels) if options.forest else None
         for setting in ["", *options.setting]:
             for seed in options.seeds:
-                for row in measure(case, setting, steps, options.at, seed):
+                for row in measure(case, labels, setting, options, seed, forest):
                     rows.append(row)
                     print(name, row["setting"], seed, row["step"], end=" ")
                     print(f"{row['mean_foreground_iou']:.3f}", flush=True)

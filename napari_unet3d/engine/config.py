@@ -165,7 +165,11 @@ class TrainingConfig:
         default=1e-2, gt=0, le=1, description="Peak learning rate of AdamW"
     )
     weight_decay: float = Field(
-        default=0.01, ge=0, le=1, description="Weight decay of AdamW"
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Weight decay of AdamW: high, so that few slices are not learned "
+        "by heart; less may suit many classes",
     )
     warmup: float = Field(
         default=0.0,
