@@ -185,7 +185,7 @@ class TrainingConfig:
         description="Share of the training with falling learning rate",
     )
     freeze_statistics: float = Field(
-        default=0.5,
+        default=0.2,
         ge=0,
         le=1,
         description="Share of the training after which the batch normalisation keeps "
