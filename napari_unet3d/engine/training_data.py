@@ -164,14 +164,13 @@ class TrainingData:
         """
         annotations = [volume.annotation for volume in self.volumes]
         is_first = not self._seen
-        is_known = not is_first and all(
-            a is b for a, b in zip(annotations, self._seen, strict=True)
-        )
-        if is_known and learn_all == self._learn_all:
-            return ""
+        is_changed = learn_all != self._learn_all
         self._learn_all = learn_all
-        if is_known:
+        if is_changed and not is_first:
             self._teach()
+        if not is_first and all(
+            a is b for a, b in zip(annotations, self._seen, strict=True)
+        ):
             return ""
         self._seen = annotations
         try:

@@ -85,6 +85,18 @@ def test_the_held_out_part_can_be_learned_too(make):
     assert not data.is_held_out
 
 
+def test_the_held_out_part_is_learned_although_new_labels_are_wrong(make):
+    data = make((3, 7, 11), n_classes=3)
+    data.refresh(PLAN)
+    known = len(data.volumes[0].annotation)
+    labels = data.volumes[0].annotation.to_labels()
+    labels[0] = 4
+    data.volumes[0].annotation = Annotation.from_labels(labels)
+    assert "4" in data.refresh(PLAN, learn_all=True)
+    taught = sum(len(part) for part in data.batches._sampler.annotations)
+    assert taught == known
+
+
 def test_validation_volumes_are_held_out_instead(make, make_toy, sparse):
     image, truth = make_toy(seed=5, n_classes=3)
     other = TrainingVolume(image, sparse(truth, (2, 4)))
