@@ -27,68 +27,6 @@ WARMUP = 9
 """Steps over which that share, and that of the newest weights in their average, falls
 to one half."""
 
-RISE = 40
-"""Steps over which the learning rate rises, however long the training is.
-
-A quarter of a training of few steps, but 10 at least. Adaptive moments are unreliable
-at first, and would shake what is known already.
-"""
-
-
-class Schedule:
-    """How far the training is, and the learning rate there.
-
-    The rate rises, stays, and falls to zero, over steps or over minutes.
-
-    Parameters
-    ----------
-    training : TrainingConfig
-        Its `steps`, or else its `minutes` (3 by default), are the length.
-    """
-
-    def __init__(self, training: TrainingConfig) -> None:
-        self._training = training
-        self.step = 0
-        """Steps trained, earlier schedules of the model included."""
-        self.seconds = 0.0
-        """Seconds trained, likewise."""
-        self.start: dict[str, float] = {"step": 0, "seconds": 0.0}
-        """Where the present schedule began."""
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint stands, or begin anew where that is the end."""
-        # A schedule at its end is not stretched by other settings: a new one begins.
-        former = Schedule(checkpoint.training)
-        former.step, former.seconds = checkpoint.step, checkpoint.seconds
-        former.start |= checkpoint.schedule
-        former.begin()
-        self.step, self.seconds, self.start = former.step, former.seconds, former.start
-
-    @property
-    def progress(self) -> float:
-        """Share that is done; 1 or more at the end."""
-        if self._training.steps:
-            return (self.step - self.start["step"]) / self._training.steps
-        minutes = self._training.minutes or 3.0
-        return (self.seconds - self.start["seconds"]) / (60 * minutes)
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the next step."""
-        progress = min(1.0, self.progress)
-        warmup, decay = self._training.warmup, self._training.decay
-        most = min(RISE, max(10, (self._training.steps or 4 * RISE) // 4))
-        rise = (self.step - self.start["step"] + 1) / most
-        if warmup:
-            rise = min(rise, (progress + 1e-3) / warmup)
-        fall = (1 - progress) / decay if decay else 1.0
-        return self._training.learning_rate * min(1.0, rise, max(fall, 0.01))
-
-    def begin(self) -> None:
-        """Begin a new schedule where the old one is at its end."""
-        if self.progress >= 1:
-            self.start = {"step": self.step, "seconds": self.seconds}
-
 
 class Optimization:
     """A network that learns step by step.

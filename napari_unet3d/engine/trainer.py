@@ -21,11 +21,12 @@ from .device import (
 )
 from .events import Trained, TrainingEvent, Warned
 from .label_checks import check_annotations
-from .optimization import Optimization, Schedule, copied
+from .optimization import Optimization, copied
 from .planning import plan_patches, resolve_model, share_patches
 from .ranks import ALONE, Ranks
 from .reports import Reports
 from .saving import RegularSaving
+from .schedule import Schedule
 from .training_data import TrainingData, TrainingVolume
 from .warm_start import begin_warm, starts_warm
 
@@ -156,7 +157,7 @@ class Trainer:
         stop = stop or threading.Event()
         self._stopped = False
         self.schedule.begin()
-        problem = self.data.refresh(self.plan, self._learns_all())
+        problem = self.data.refresh(self.plan, self.schedule.learns_all)
         if not self.step and starts_warm(self.model, self.training):
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 begin_warm(
@@ -175,11 +176,11 @@ class Trainer:
         while not self._is_to_stop(stop) and self.schedule.progress < 1:
             if stop_after is not None and self.step - first >= stop_after:
                 break
-            if self._ends_holding_out():
-                # The last time that these labels are new to the network.
+            if self.schedule.is_to_learn_all:
+                # The last time that the held-out labels are new to the network.
                 if self.step % every:
                     yield from self._timed(self.validate())
-                self.schedule.start["all_from"] = self.step
+                self.schedule.learn_all()
             loss = yield from self._timed(self._step_or_shrink())
             # Reading the loss waits for the device: not at every step of a GPU.
             if self.device.type == "cpu" or time.monotonic() - last_event > 0.1:
@@ -236,19 +237,6 @@ class Trainer:
         self._reports.history = list(checkpoint.history)
         self.unit = self.unit or checkpoint.unit
 
-    def _learns_all(self) -> bool:
-        """Tell whether the held-out labels are learned too.
-
-        A model that goes on after its schedule has learned them before.
-        """
-        until, start = self.training.hold_out_until, self.schedule.start
-        return until == 0 or (until < 1 and ("all_from" in start or start["step"] > 0))
-
-    def _ends_holding_out(self) -> bool:
-        """Tell whether the held-out labels are to be learned from now on."""
-        until = self.training.hold_out_until
-        return self.data.holds_back and until < 1 and self.schedule.progress >= until
-
     def _is_to_stop(self, stop: threading.Event) -> bool:
         """Tell whether any rank is to stop; all get the first one's clock."""
         self.schedule.seconds, self._stopped = self._ranks.agree(
@@ -267,7 +255,7 @@ class Trainer:
 
     def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
         """Do one step; where memory runs out, with smaller patches."""
-        problem = self.data.refresh(self.plan, self._learns_all())
+        problem = self.data.refresh(self.plan, self.schedule.learns_all)
         if problem:
             yield Warned(problem)
         while True:

@@ -116,11 +116,6 @@ class TrainingData:
         return bool(self._validation) or not self._learn_all
 
     @property
-    def holds_back(self) -> bool:
-        """Whether a part of the annotations is kept from the training."""
-        return not self._validation and not self._learn_all
-
-    @property
     def labelled_voxels(self) -> int:
         """Labelled voxels of all volumes, held out or not."""
         return sum(len(volume.annotation) for volume in self.volumes)

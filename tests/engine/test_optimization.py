@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from napari_unet3d.engine import EngineError, ModelConfig, TrainingConfig
 from napari_unet3d.engine.batches import Batch
-from napari_unet3d.engine.optimization import Optimization, Schedule
+from napari_unet3d.engine.optimization import Optimization
+from napari_unet3d.engine.schedule import Schedule
 
 MODEL = ModelConfig(
     in_channels=1,

@@ -76,7 +76,6 @@ def test_the_held_out_part_can_be_learned_too(make):
     data = make((3, 7, 11), validation_fraction=0.2)
     data.refresh(PLAN)
     held = data.held_out
-    assert data.holds_back
     assert data.is_held_out
     data.refresh(PLAN, learn_all=True)
     assert data.held_out is held
