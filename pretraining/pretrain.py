@@ -1,13 +1,15 @@
 """Learn features from random volumes, for the first minutes of a training.
 
     python pretraining/pretrain.py --steps 9000 --output warm_start.pt
+    python pretraining/pretrain.py --device cuda --volumes 8 --workers 15 --steps 12000
 
 An episode is what a person does: of a volume never seen before a few slices are
 annotated, and all the rest is to be told. The head is not learned but solved for in
 closed form from the annotated voxels (ridge regression, Bertinetto et al. 2019,
 https://arxiv.org/abs/1805.08136); the loss is that of all other voxels, and its
 gradient goes through the solution. So the network learns features with which few
-labels suffice.
+labels suffice. A step plays an episode on each of some volumes; the batch
+normalisation keeps them apart, as a network sees one volume when it is used.
 """
 
 from __future__ import annotations
@@ -15,11 +17,23 @@ from __future__ import annotations
 import argparse
 import time
 from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
-from episodes import SCALES, Episode, SyntheticVolumes, draw_episode
+from episodes import (
+    MOST_CLASSES,
+    SCALES,
+    Batch,
+    Responses,
+    SyntheticVolume,
+    SyntheticVolumes,
+    cut,
+    gathered,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -29,117 +43,204 @@ from napari_unet3d.engine.closed_form import solve_head
 from napari_unet3d.engine.stem import FilterStem
 from napari_unet3d.engine.unet import UNet3D
 
-BASE_CHANNELS = 8
 SHORTCUT = 32
 POOL = 64
-"""Volumes that are drawn from at a time."""
-REUSE = 6
-"""Steps for each new volume."""
+"""Volumes, or as many times what a step takes, that are drawn from at a time."""
+SCORED = 10
+"""Of so many steps one is scored."""
+
+
+class EpisodeNorm(nn.Module):
+    """Batch normalisation with the statistics of each episode.
+
+    Parameters
+    ----------
+    norm : BatchNorm3d
+        Whose parameters these are.
+    """
+
+    episodes = 1
+    """How many there are in the batch, one after the other."""
+
+    def __init__(self, norm: nn.BatchNorm3d) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self._epsilon = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (E N, C, Z, Y, X)."""
+        values = x.unflatten(0, (self.episodes, -1)).float()
+        axes = (1, 3, 4, 5)
+        variance, mean = torch.var_mean(values, axes, correction=0, keepdim=True)
+        scale = self.weight.view(-1, 1, 1, 1) * (variance + self._epsilon).rsqrt()
+        shifted = (values - mean) * scale + self.bias.view(-1, 1, 1, 1)
+        return shifted.flatten(0, 1).to(x.dtype)
 
 
 class Learner(nn.Module):
-    """The network's body, and what the closed form of the head needs."""
+    """The network's body, and what the closed form of the head needs.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    base_channels : int
+        Width of the network.
+    """
+
+    def __init__(self, base_channels: int = 8) -> None:
         super().__init__()
-        self.network = _network(((2, 2, 2),) * 3)
+        self.network = _network(((2, 2, 2),) * 3, base_channels)
         self.log_ridge = nn.Parameter(torch.tensor(-4.0))
         self.log_scale = nn.Parameter(torch.tensor(1.0))
+        self._base_channels = base_channels
         self._variants: dict[object, UNet3D] = {}
 
     def embed(self, x: Tensor, pooling: tuple[tuple[int, int, int], ...]) -> Tensor:
-        """Compute what the head is given, pooling as a volume of some spacing asks."""
-        if pooling == self.network.pooling:
-            return self.network.decode(x)
-        if pooling not in self._variants:
-            self._variants[pooling] = _network(pooling)
-        state = dict(self.network.named_parameters())
-        for level, stride in enumerate(pooling):
-            name = f"up.{level}.weight"
-            for axis, s in enumerate(stride):
-                if s == 1:
-                    state[name] = state[name].mean(axis + 2, keepdim=True)
-        output: Tensor = torch.func.functional_call(self._variants[pooling], state, x)
-        return output
+        """Compute what the head is given, pooling as a volume of some spacing asks.
+
+        Parameters
+        ----------
+        x : Tensor of shape (E, N, C, Z, Y, X)
+        pooling : sequence of (int, int, int)
+
+        Returns
+        -------
+        Tensor of shape (E, N, F, Z, Y, X)
+        """
+        network, state = self.network, dict(self.network.named_parameters())
+        if pooling != network.pooling:
+            if pooling not in self._variants:
+                self._variants[pooling] = _network(pooling, self._base_channels)
+            network = self._variants[pooling]
+            for level, stride in enumerate(pooling):
+                name = f"up.{level}.weight"
+                for axis, s in enumerate(stride):
+                    if s == 1:
+                        state[name] = state[name].mean(axis + 2, keepdim=True)
+        for module in network.modules():
+            if isinstance(module, EpisodeNorm):
+                module.episodes = len(x)
+        output: Tensor = torch.func.functional_call(network, state, x.flatten(0, 1))
+        return output.unflatten(0, (len(x), -1))
 
 
-def _network(pooling: tuple[tuple[int, int, int], ...]) -> UNet3D:
+def _network(pooling: tuple[tuple[int, int, int], ...], base_channels: int) -> UNet3D:
     channels = FilterStem(1, SCALES).out_channels
-    network = UNet3D(channels, 2, BASE_CHANNELS, pooling, shortcut=SHORTCUT)
+    network = UNet3D(channels, 2, base_channels, pooling, shortcut=SHORTCUT)
     network.head = nn.Identity()  # type: ignore[assignment]
+    for module in list(network.modules()):
+        if isinstance(getattr(module, "norm", None), nn.BatchNorm3d):
+            module.norm = EpisodeNorm(module.norm)  # type: ignore[arg-type]
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-def pretrain(steps: int, learning_rate: float, seed: int, output: Path) -> None:
+def pretrain(options: argparse.Namespace) -> None:
     """Learn, printing what is reached, and write the weights every 500 steps."""
-    torch.manual_seed(seed)
-    learner = Learner()
+    torch.manual_seed(options.seed)
+    device = torch.device(options.device)
+    learner = Learner(options.base_channels).to(device)
     average = torch.optim.swa_utils.AveragedModel(
-        learner.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+        learner.network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(options.average),
     )
-    optimizer = torch.optim.AdamW(learner.parameters(), learning_rate, fused=True)
-    dataset = SyntheticVolumes(10**6 * seed, POOL // 4 + steps // REUSE + 1)
-    volumes = iter(
-        DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=8)
+    optimizer = torch.optim.AdamW(
+        learner.parameters(), options.learning_rate, fused=True
     )
-    pool = deque([next(volumes) for _ in range(POOL // 4)], maxlen=POOL)
+    groups = _groups(options)
+    responses = Responses(device)
+
+    def fresh() -> tuple[list[SyntheticVolume], list[Tensor], Iterator[int]]:
+        volumes = next(groups)
+        return (
+            volumes,
+            [responses.of(v) for v in volumes],
+            cycle(range(options.episodes)),
+        )
+
+    pool = deque([fresh() for _ in range(POOL // 4)], maxlen=POOL)
     losses: list[float] = []
     scores: list[float] = []
     began = time.monotonic()
-    for step in range(steps):
-        if step % REUSE == 0:
-            pool.append(next(volumes))
-        rng = np.random.default_rng((seed, step))
-        episode = draw_episode(pool[rng.integers(len(pool))], rng)
-        rate = min(1.0, (step + 1) / 100, max(0.01, 2 * (1 - step / steps)))
+    for step in range(options.steps):
+        # Every volume is met as often as it has episodes, on average.
+        if step % options.episodes == 0:
+            pool.append(fresh())
+        rng = np.random.default_rng((options.seed, step))
+        volumes, found, numbers = pool[rng.integers(len(pool))]
+        batch = cut(volumes, found, next(numbers))
+        rate = min(1.0, (step + 1) / 100, max(0.01, 2 * (1 - step / options.steps)))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * rate
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = learner.embed(episode.features, episode.grid.pooling)
-        logits = told(learner, features.float(), episode)
-        target = episode.target[~episode.annotated]
-        loss = functional.cross_entropy(logits, target)
+            group["lr"] = options.learning_rate * rate
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            features = learner.embed(batch.features, batch.grid.pooling)
+        logits = told(learner, features.float(), batch)
+        target = batch.target[~batch.annotated].view(len(logits), -1)
+        loss = functional.cross_entropy(logits.flatten(0, 1), target.flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(learner.network)
-        losses.append(loss.item())
-        scores.append(_iou(logits.argmax(1), target, episode.n_classes))
+        if step % SCORED == 0:
+            losses.append(loss.item())
+            scores.append(_iou(logits[0].argmax(1), target[0], batch.n_classes[0]))
         if (step + 1) % 100 == 0:
+            recent = 100 // SCORED
             print(
-                f"{step + 1} loss {np.mean(losses[-100:]):.4f} "
-                f"IoU {np.mean(scores[-100:]):.4f} "
+                f"{step + 1} loss {np.mean(losses[-recent:]):.4f} "
+                f"IoU {np.mean(scores[-5 * recent :]):.4f} "
                 f"{time.monotonic() - began:.0f} s "
                 f"ridge {learner.log_ridge.item():.2f} "
                 f"scale {learner.log_scale.item():.2f}",
                 flush=True,
             )
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            write(average.module, learner, output)
+        if (step + 1) % 500 == 0 or step + 1 == options.steps:
+            write(average.module, learner, options.output)
 
 
-def told(learner: Learner, features: Tensor, episode: Episode) -> Tensor:
-    """Return the logits (M, K) of what is not annotated, by the head of the rest."""
-    vectors, known = features.movedim(1, -1), episode.annotated
-    head = solve_head(
-        vectors[known],
-        episode.target[known],
-        episode.n_classes,
-        torch.exp(learner.log_ridge),
+def _groups(options: argparse.Namespace) -> Iterator[list[SyntheticVolume]]:
+    """Make volumes in other processes, as many at a time as a step takes."""
+    count = 2 * options.volumes * (POOL + options.steps // options.episodes)
+    dataset = SyntheticVolumes(10**6 * options.seed, count, options.episodes)
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=options.workers, prefetch_factor=8
     )
-    logits: Tensor = vectors[~known] @ head[:-1] + head[-1]
-    return torch.exp(learner.log_scale) * logits
+    return gathered(loader, options.volumes)
+
+
+def told(learner: Learner, features: Tensor, batch: Batch) -> Tensor:
+    """Return the logits (E, M, K) of what is not annotated, by the head of the rest.
+
+    Parameters
+    ----------
+    learner : Learner
+    features : Tensor of shape (E, N, F, Z, Y, X)
+    batch : Batch
+    """
+    count, known = len(features), batch.annotated
+    vectors = features.movedim(2, -1)
+    width = vectors.shape[-1]
+    # Of every episode the classes that it has: the others are never told.
+    most = max(batch.n_classes)
+    solve = partial(
+        solve_head, n_classes=MOST_CLASSES, ridge=torch.exp(learner.log_ridge)
+    )
+    heads = torch.vmap(solve)(
+        vectors[known].view(count, -1, width), batch.target[known].view(count, -1)
+    )[..., :most]
+    logits = vectors[~known].view(count, -1, width) @ heads[:, :-1] + heads[:, -1:]
+    has = torch.tensor([[k < n for k in range(most)] for n in batch.n_classes])
+    logits = torch.exp(learner.log_scale) * logits
+    return logits.masked_fill(~has.to(logits.device)[:, None], -torch.inf)
 
 
 def write(network: nn.Module, learner: Learner, output: Path) -> None:
     """Write the weights in half precision, without the batch statistics."""
     state = {
-        name: parameter.detach().half().contiguous()
+        name: parameter.detach().half().cpu().contiguous()
         for name, parameter in network.named_parameters()
     }
-    state["log_ridge"] = learner.log_ridge.detach()
-    state["log_scale"] = learner.log_scale.detach()
+    state["log_ridge"] = learner.log_ridge.detach().cpu()
+    state["log_scale"] = learner.log_scale.detach().cpu()
     temporary = output.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(output)
@@ -157,14 +258,20 @@ def main() -> None:
     """Read the options and learn."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--volumes", type=int, default=1, help="of a step")
+    parser.add_argument("--episodes", type=int, default=6, help="of a volume")
     parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--average", type=float, default=0.998, help="of the weights")
+    parser.add_argument("--base-channels", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="that make volumes")
     parser.add_argument("--output", type=Path, default=Path("warm_start.pt"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    pretrain(options.steps, options.learning_rate, options.seed, options.output)
+    pretrain(options)
 
 
 if __name__ == "__main__":

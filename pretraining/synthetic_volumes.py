@@ -71,11 +71,15 @@ def random_volume(
     scene.brightness[:] = _level(rng, [])
     levels = [float(scene.brightness.flat[0])]
     makers = [_blobs, _blobs, _shells, _tubes, _sheets, _cells, _cells, _regions]
+    if rng.random() < 0.15:
+        _organs(scene, rng)
     for _ in range(rng.integers(1, 5)):
         maker = makers[rng.integers(len(makers))]
         level = _level(rng, levels)
         levels.append(level)
         maker(scene, level, rng)
+    if rng.random() < 0.15:
+        _ends(scene, rng)
     if rng.random() < 0.3:
         _specks(scene, rng)
     present = set(np.unique(scene.kind).tolist()) - {0}
@@ -282,6 +286,53 @@ def _cells(scene: Scene, level: float, rng: np.random.Generator) -> None:
         values = _per_instance(instance, _level(rng, [inner]), rng)
         nuclei = insides & (middle < rng.uniform(0.2, 0.4) * edge)
         scene.related.append((scene.add(nuclei, values),))
+
+
+def _organs(scene: Scene, rng: np.random.Generator) -> None:
+    """Fill the space with a few bodies of about the same brightness, all to be told."""
+    shape = np.array(scene.kind.shape)
+    size = shape / scene.stretch
+    seeds = rng.uniform(-0.1, 1.1, (int(rng.integers(4, 14)), 3)) * size
+    points = np.stack(
+        np.meshgrid(
+            *[np.arange(n) / s for n, s in zip(shape, scene.stretch, strict=True)],
+            indexing="ij",
+        ),
+        axis=-1,
+    ).astype(np.float32)
+    scale = _log_uniform(rng, 6, 20)
+    for axis in range(3):
+        points[..., axis] += rng.uniform(0.2, 0.7) * scale * _noise(scene, scale, rng)
+    owner = spatial.cKDTree(seeds).query(points)[1]
+    middle, spread = rng.uniform(0.2, 0.8), rng.uniform(0.03, 0.2)
+    bodies = rng.integers(0, int(rng.integers(3, 8)), len(seeds))
+    for body in np.unique(bodies)[1:]:  # what is left is the background
+        mask = (bodies == body)[owner]
+        kind = scene.add(mask, float(middle + rng.normal(0, spread)))
+        scene.related.append((kind,))
+
+
+def _ends(scene: Scene, rng: np.random.Generator) -> None:
+    """Make two kinds of one: the ends of every instance that lie to the same side."""
+    kind = int(rng.integers(1, scene.count + 1))
+    instance, count = ndimage.label(scene.kind == kind)
+    if not 0 < count < 500:
+        return
+    numbers = np.arange(1, count + 1)
+    centres = np.array(ndimage.center_of_mass(instance > 0, instance, numbers))
+    voxels = np.argwhere(instance)
+    number = instance[tuple(voxels.T)] - 1
+    direction = rng.normal(size=3)
+    side = ((voxels - centres[number]) / scene.stretch) @ direction
+    beyond = voxels[side > rng.normal(0, 0.3) * side.std()]
+    scene.count += 1
+    scene.kind[tuple(beyond.T)] = scene.count
+    parts = {kind, scene.count}
+    scene.related = [
+        tuple({*group, scene.count}) if kind in group else group
+        for group in scene.related
+    ]
+    scene.related += [(part,) for part in sorted(parts)] * 2
 
 
 def _doubled(values: NDArray[np.float64], shape: tuple[int, ...]) -> Image:

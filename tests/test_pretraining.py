@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "pretraining"))
 
-from episodes import PATCHES, Grid, SyntheticVolume, draw_episode
-from pretrain import Learner, told
+from episodes import (
+    PATCHES,
+    Grid,
+    Responses,
+    SyntheticVolume,
+    SyntheticVolumes,
+    choose_classes,
+    cut,
+    draw_episode,
+    gathered,
+)
+from pretrain import EpisodeNorm, Learner, told
 from synthetic_volumes import random_volume
 
 SHAPE = (20, 28, 24)
@@ -40,37 +50,96 @@ def test_a_seed_is_a_volume():
     assert not np.array_equal(first, other)
 
 
-def volume():
-    """Two kinds side by side, which the first feature tells apart."""
-    kind = torch.zeros(SHAPE, dtype=torch.uint8)
-    kind[:, 9:18], kind[:, 18:] = 1, 2
+KIND = np.zeros(SHAPE, np.uint8)
+"""Two kinds side by side."""
+KIND[:, 9:18], KIND[:, 18:] = 1, 2
+GROUPS = [(1,), (2,), (1, 2)]
+
+
+def an_episode(seed, normal=0):
+    rng = np.random.default_rng(seed)
+    return draw_episode(choose_classes(KIND, GROUPS, rng), GRID, normal, rng)
+
+
+def volume(seeds, normal=0):
+    episodes = tuple(an_episode(seed, normal) for seed in seeds)
+    return SyntheticVolume(GRID, normal, torch.from_numpy(KIND).float(), episodes)
+
+
+def responses():
+    """Features of which the first tells the kinds apart and the second is the kind."""
     features = torch.randn(21, *SHAPE, generator=torch.Generator().manual_seed(0))
-    features[0] += 3 * kind
-    features[1] = kind
-    return SyntheticVolume(GRID, features.half(), kind, [(1,), (2,), (1, 2)])
+    features[0] += 3 * torch.from_numpy(KIND)
+    features[1] = torch.from_numpy(KIND)
+    return features.half()
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_an_episode_annotates_one_slice_of_all_patches_but_one(seed):
-    episode = draw_episode(volume(), np.random.default_rng(seed))
-    assert episode.features.shape[:2] == (PATCHES, 21)
+    normal = seed % 3
+    episode = an_episode(seed, normal)
+    assert len(episode.corners) == len(episode.target) == PATCHES
     assert episode.target.shape == episode.annotated.shape
-    assert episode.target.shape[1:] == episode.features.shape[2:]
-    slices = [
-        max(int(mask.any(a).all(dim=-1).sum()) for a in range(3))
-        for mask in episode.annotated
-    ]
-    assert all(slices[:-1])
+    for mask in episode.annotated[:-1]:
+        across = mask.any(axis=tuple(a for a in range(3) if a != normal))
+        assert across.sum() == 1
+        assert mask.sum() == mask.size / mask.shape[normal]
     assert not episode.annotated[-1].any()
-    patch = np.prod(GRID.patch)
-    assert (episode.annotated[:-1].flatten(1).sum(1) <= patch // 8).all()
     assert 2 <= episode.n_classes <= 3
-    # Features and target are flipped alike: no kind belongs to two classes.
-    kinds = [
-        set(episode.features[:, 1][episode.target == k].tolist())
-        for k in range(episode.n_classes)
-    ]
-    assert sum(map(len, kinds)) == len(set().union(*kinds))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_features_and_target_are_cut_and_mirrored_alike(seed):
+    batch = cut([volume([seed]), volume([seed + 1])], [responses()] * 2, 0)
+    assert batch.features.shape[:3] == (2, PATCHES, 21)
+    assert batch.features.shape[3:] == batch.target.shape[2:]
+    for features, target, n_classes in zip(
+        batch.features, batch.target, batch.n_classes, strict=True
+    ):
+        kinds = [set(features[:, 1][target == k].tolist()) for k in range(n_classes)]
+        assert sum(map(len, kinds)) == len(set().union(*kinds))
+
+
+def test_volumes_are_gathered_with_their_like():
+    volumes = [volume([0], normal) for normal in (0, 1, 0, 1, 0, 2)]
+    found = list(gathered(volumes, 2))
+    assert [[v.normal for v in group] for group in found] == [[0, 0], [1, 1]]
+
+
+def test_volumes_come_by_number():
+    first, again = (SyntheticVolumes(7, 2, 3)[1] for _ in range(2))
+    assert torch.equal(first.image, again.image)
+    assert len(first.episodes) == 3
+    for one, other in zip(first.episodes, again.episodes, strict=True):
+        np.testing.assert_array_equal(one.target, other.target)
+    shape = first.grid.shape
+    found = Responses(torch.device("cpu")).of(first)
+    assert found.shape == (21, *shape)
+    assert found.float().flatten(1).mean(1).abs().max() < 0.01
+    with pytest.raises(IndexError):
+        SyntheticVolumes(7, 2, 3)[2]
+
+
+def test_every_episode_is_normalised_by_itself():
+    norm = EpisodeNorm(torch.nn.BatchNorm3d(3))
+    norm.episodes = 2
+    x = torch.randn(6, 3, 4, 5, 2) * 3 + 1
+    plain = torch.nn.BatchNorm3d(3)
+    expected = torch.cat([plain(x[:3]), plain(x[3:])])
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_every_episode_has_its_own_head():
+    torch.manual_seed(0)
+    learner = Learner()
+    volumes = [volume([1]), volume([2])]
+    batch = cut(volumes, [responses()] * 2, 0)
+    features = batch.features
+    both = told(learner, features, batch)
+    assert torch.isfinite(both.max(dim=2).values).all()
+    for k, one in enumerate(volumes):
+        alone = told(learner, features[k : k + 1], cut([one], [responses()], 0))
+        torch.testing.assert_close(both[k, :, : alone.shape[2]], alone[0])
 
 
 def test_a_learner_tells_the_rest_better_after_some_steps():
@@ -79,11 +148,11 @@ def test_a_learner_tells_the_rest_better_after_some_steps():
     optimizer = torch.optim.Adam(learner.parameters(), 3e-3)
     losses = []
     for step in range(9):
-        episode = draw_episode(volume(), np.random.default_rng(step % 3))
-        features = learner.embed(episode.features, ((2, 2, 2), (2, 2, 2), (2, 2, 2)))
-        target = episode.target[~episode.annotated]
+        batch = cut([volume([step % 3])], [responses()], 0)
+        features = learner.embed(batch.features, ((2, 2, 2), (2, 2, 2), (2, 2, 2)))
+        target = batch.target[~batch.annotated]
         loss = torch.nn.functional.cross_entropy(
-            told(learner, features, episode), target
+            told(learner, features, batch)[0], target
         )
         optimizer.zero_grad()
         loss.backward()
@@ -94,7 +163,7 @@ def test_a_learner_tells_the_rest_better_after_some_steps():
 
 def test_strides_of_one_share_the_weights():
     learner = Learner()
-    x = torch.randn(1, 21, 4, 8, 8)
+    x = torch.randn(1, 1, 21, 4, 8, 8)
     flat = learner.embed(x, ((1, 2, 2), (1, 2, 2), (2, 2, 2)))
     flat.square().sum().backward()
     assert learner.network.up[0].weight.grad.abs().sum() > 0

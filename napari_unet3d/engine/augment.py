@@ -184,38 +184,36 @@ def read_patch(
 def _warped(
     volume: FeatureVolume, annotation: Annotation, place: PatchPlace, warp: Warp
 ) -> tuple[Tensor, Tensor]:
-    positions = warp.positions(place.size, place.position(), volume.stem.ratio)
-    positions += np.asarray(place.anchor).reshape(3, 1, 1, 1)
-    low = np.floor(positions.min(axis=(1, 2, 3))).astype(int)
-    high = np.ceil(positions.max(axis=(1, 2, 3))).astype(int)
+    ratio = volume.stem.ratio
+    moves = warp.positions(place.size, place.position(), ratio, volume.device)
+    anchor = np.asarray(place.anchor)
+    axes = (1, 2, 3)
+    limits = torch.stack([moves.amin(axes).floor(), moves.amax(axes).ceil()]).cpu()
+    low, high = anchor + limits.numpy().astype(int)
     last = np.array(volume.shape) - 1
     first, end = np.clip(low, 0, last), np.clip(high, 0, last)
     # What lies outside is continued from the border: nothing is computed for it.
-    grid = _grid(positions, first, end).to(volume.device)
+    grid = _grid(moves, first - anchor, end - anchor)
     found = volume.crop(first.tolist(), (end - first + 1).tolist())
     features = functional.grid_sample(found[None], grid, "bilinear", "border", True)[0]
     box = (high - low + 1).tolist()
     painted = torch.from_numpy(annotation.crop(low.tolist(), box)).to(volume.device)
-    grid = _grid(positions, low, high).to(volume.device)
     labels = functional.grid_sample(
-        painted[None, None].float(), grid, "nearest", "zeros", True
+        painted[None, None].float(),
+        _grid(moves, low - anchor, high - anchor),
+        "nearest",
+        "zeros",
+        True,
     )[0, 0]
     return features, labels.to(torch.uint8)
 
 
-def _grid(
-    positions: NDArray[np.float64], low: NDArray[np.int64], high: NDArray[np.int64]
-) -> Tensor:
+def _grid(moves: Tensor, low: NDArray[np.int64], high: NDArray[np.int64]) -> Tensor:
     """Express positions (3, Z, Y, X) in the box from `low` to `high` from -1 to 1."""
-    grid = (
-        2
-        * (positions - low.reshape(3, 1, 1, 1))
-        / np.maximum(high - low, 1).reshape(3, 1, 1, 1)
-        - 1
-    )
-    return torch.from_numpy(
-        np.ascontiguousarray(grid[::-1].transpose(1, 2, 3, 0), np.float32)
-    )[None]
+    scale = 2 / np.maximum(high - low, 1)
+    shift = -1 - low * scale
+    factors = torch.from_numpy(np.stack([scale, shift])).to(moves).view(2, 3, 1, 1, 1)
+    return torch.addcmul(factors[1], moves, factors[0]).flip(0).movedim(0, -1)[None]
 
 
 def vary_grey_values(features: Tensor, stem: FilterStem, variation: Variation) -> None:

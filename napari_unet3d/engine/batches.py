@@ -38,6 +38,22 @@ class Batch:
     """The part of the patch whose logits are evaluated; `None` for all."""
 
 
+@dataclass(frozen=True)
+class Patches:
+    """What a batch is made of."""
+
+    features: Tensor
+    """(N, C, Z, Y, X) float32."""
+    labels: Tensor
+    """(N, Z, Y, X) uint8, 0 where unlabelled."""
+    normal: int
+    """Axis across the annotated slices."""
+    positions: list[int]
+    """Where the annotated slice lies in each patch, those of other ranks included."""
+    inner: Triple
+    """Size of what unpadded convolutions leave of a patch."""
+
+
 class BatchSource:
     """Draw varied batches around labelled voxels.
 
@@ -73,6 +89,12 @@ class BatchSource:
         All its patches lie along slices of the same orientation. Every rank draws all
         that is random of the whole batch, and reads its own patches.
         """
+        return self.complete(self.read(plan, rng, ranks), ranks)
+
+    def read(
+        self, plan: PatchPlan, rng: np.random.Generator, ranks: Ranks = ALONE
+    ) -> Patches:
+        """Do the part of `draw` that each rank does by itself."""
         locations = self._sampler.draw(plan.batch_size, rng)
         normal = locations[0].normal
         size = plan.sizes[normal]
@@ -90,13 +112,20 @@ class BatchSource:
             memory_format=torch.channels_last_3d
         )
         labels = torch.stack([patch[1] for patch in patches])
-        if self._model.padding == "valid":
-            return Batch(features, _target(labels, _centre(size, inner)), None)
         positions = [
             place.position(variation.flips)[normal] for place, variation in drawn
         ]
-        region = choose_region(labels, normal, positions, ranks)
-        return Batch(features, _target(labels, region), region)
+        return Patches(features, labels, normal, positions, inner)
+
+    def complete(self, patches: Patches, ranks: Ranks = ALONE) -> Batch:
+        """Choose with all ranks what of the patches is evaluated."""
+        labels = patches.labels
+        if self._model.padding == "valid":
+            z, y, x = labels.shape[1:]
+            target = _target(labels, _centre((z, y, x), patches.inner))
+            return Batch(patches.features, target, None)
+        region = choose_region(labels, patches.normal, patches.positions, ranks)
+        return Batch(patches.features, _target(labels, region), region)
 
     def _lay(
         self,

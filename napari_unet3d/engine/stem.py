@@ -8,6 +8,7 @@ minutes a person waits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 RESPONSES_PER_SCALE = 5
 """Smoothed intensity, gradient magnitude, three eigenvalues of the Hessian."""
 
-PORTION = 2**17
+PORTION = {"cpu": 2**17, "cuda": 2**24}
 """Voxels, of all channels together, whose derivatives are computed at once, about."""
 
 SMOOTHED = 128
@@ -107,7 +108,8 @@ class FilterStem(nn.Module):
             smooth = self._smoothed(image, kernels)
             # In portions: what the eigenvalues need in between is many times as large
             # as they are, and quick where it stays in the processor's cache.
-            step = max(1, PORTION // max(1, smooth[:, 0].nelement()))
+            portion = PORTION.get(image.device.type, PORTION["cpu"])
+            step = max(1, portion // max(1, smooth[:, 0].nelement()))
             for first in range(0, centre.shape[1], step):
                 last = min(first + step, centre.shape[1])
                 found = self._derivatives(smooth[:, first : last + 2], scale)
@@ -215,7 +217,7 @@ def _smooth(image: Tensor, kernel: Sequence[float], axis: int) -> Tensor:
     # In pieces: the matrix of a long axis would be nearly all zeros.
     pieces = -(-size // SMOOTHED)
     step = -(-size // pieces)
-    band = _band(kernel, min(step, size), image)
+    band = _band(tuple(kernel), min(step, size), image.dtype, image.device)
     parts = []
     for low in range(0, size, step):
         count = min(step, size - low)
@@ -224,14 +226,16 @@ def _smooth(image: Tensor, kernel: Sequence[float], axis: int) -> Tensor:
     return torch.cat(parts, dim=axis + 1) if len(parts) > 1 else parts[0]
 
 
-def _band(kernel: Sequence[float], rows: int, like: Tensor) -> Tensor:
+@lru_cache(64)
+def _band(
+    kernel: tuple[float, ...], rows: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Return the matrix whose product with a column is its convolution."""
-    weights = torch.tensor(kernel, dtype=like.dtype, device=like.device)
-    band = like.new_zeros((rows, rows + len(kernel) - 1))
-    diagonal = torch.arange(rows, device=like.device)
-    for offset in range(len(kernel)):
-        band[diagonal, diagonal + offset] = weights[offset]
-    return band
+    band = np.zeros((rows, rows + len(kernel) - 1))
+    diagonal = np.arange(rows)
+    for offset, weight in enumerate(kernel):
+        band[diagonal, diagonal + offset] = weight
+    return torch.from_numpy(band).to(device, dtype)
 
 
 def _times(matrix: Tensor, image: Tensor, axis: int) -> Tensor:

@@ -8,8 +8,6 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .best_weights import BestWeights
 from .checkpoint import Checkpoint, build_stem
 from .config import ModelConfig, TrainingConfig
@@ -21,6 +19,7 @@ from .device import (
 )
 from .events import Trained, TrainingEvent, Warned
 from .label_checks import check_annotations
+from .next_batch import NextBatch
 from .optimization import Optimization, copied
 from .planning import plan_patches, resolve_model, share_patches
 from .ranks import ALONE, Ranks
@@ -108,6 +107,7 @@ class Trainer:
         self.optimization = Optimization(
             self.model, self.training, self.device, self.dtype, ranks
         )
+        self._next_batch = NextBatch(self.training.seed, self.device, ranks)
         self.schedule = Schedule(self.training)
         self._best = BestWeights()
         self._reports = Reports(self)
@@ -277,14 +277,15 @@ class Trainer:
 
     def _step(self) -> Tensor:
         """Do one step of the optimizer and return its loss."""
-        rng = np.random.default_rng((self.training.seed, self.step))
-        batch = self.data.batches.draw(self.plan, rng, self._ranks)
-        loss = self.optimization.step(
-            batch,
-            self.data.class_weights,
-            self.schedule.learning_rate,
-            self.schedule.progress >= self.training.freeze_statistics,
-        )
+        source = self.data.batches, self.plan
+        batch = self._next_batch.draw(*source, self.step)
+        with self._next_batch.ahead(*source, self.step + 1):
+            loss = self.optimization.step(
+                batch,
+                self.data.class_weights,
+                self.schedule.learning_rate,
+                self.schedule.progress >= self.training.freeze_statistics,
+            )
         self.schedule.step += 1
         return loss
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 if TYPE_CHECKING:
     from .config import AugmentationConfig, Triple
@@ -52,43 +54,48 @@ class Warp:
         return cls(_rotation(angles) * scale, control, spacing)
 
     def positions(
-        self, size: Triple, centre: Sequence[float], ratio: Sequence[float]
-    ) -> NDArray[np.float64]:
+        self,
+        size: Triple,
+        centre: Sequence[float],
+        ratio: Sequence[float],
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """Return where the voxels of a patch come from, relative to `centre`.
 
         The centre stays where it is, so the annotated slice stays in the patch.
 
         Returns
         -------
-        (3, Z, Y, X) ndarray
-            Offsets in voxels of the volume.
+        (3, Z, Y, X) Tensor of float32
+            Offsets in voxels of the volume, on `device`.
         """
-        offsets = np.meshgrid(
-            *[
-                (np.arange(n) - c) * r
-                for n, c, r in zip(size, centre, ratio, strict=True)
-            ],
-            indexing="ij",
+        bases = []
+        offsets = []
+        for n, c, r, points in zip(
+            size, centre, ratio, self.control.shape[1:], strict=True
+        ):
+            indices = np.append(np.arange(n), c)
+            base = cubic_b_spline(indices * r / self.spacing, points)
+            bases.append(base)
+            offsets.append((indices[:-1] - c) * r)
+        at_centre = _tensor_product(
+            torch.from_numpy(self.control),
+            [torch.from_numpy(base[-1:]) for base in bases],
         )
-        moved = np.tensordot(self.matrix, np.stack(offsets), axes=1)
-        moved += self._displacement(size, centre, ratio)
-        moved /= np.asarray(ratio).reshape(3, 1, 1, 1)
+        scale = np.asarray(ratio).reshape(3, 1)
+        # What has the size of the patch is computed on the device, in single precision:
+        # offsets from the centre are small numbers.
+        control = torch.from_numpy(self.control - at_centre.numpy())
+        control /= torch.from_numpy(scale)[..., None, None]
+        moved = _tensor_product(
+            control.to(device, torch.float32),
+            [torch.from_numpy(base[:-1]).to(device, torch.float32) for base in bases],
+        )
+        for axis, offset in enumerate(offsets):
+            line = self.matrix[:, axis, None] * offset / scale
+            shape = [3, *(n if a == axis else 1 for a, n in enumerate(size))]
+            moved += torch.from_numpy(line).to(device, torch.float32).view(shape)
         return moved
-
-    def _displacement(
-        self, size: Triple, centre: Sequence[float], ratio: Sequence[float]
-    ) -> NDArray[np.float64]:
-        bases = [
-            cubic_b_spline(np.arange(n) * r / self.spacing, points)
-            for n, r, points in zip(size, ratio, self.control.shape[1:], strict=True)
-        ]
-        at_centre = [
-            cubic_b_spline(np.array([c * r / self.spacing]), points)
-            for c, r, points in zip(centre, ratio, self.control.shape[1:], strict=True)
-        ]
-        return _tensor_product(self.control, bases) - _tensor_product(
-            self.control, at_centre
-        )
 
 
 def cubic_b_spline(positions: NDArray[np.floating], points: int) -> NDArray[np.float64]:
@@ -127,11 +134,8 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return matrix
 
 
-def _tensor_product(
-    control: NDArray[np.float64], bases: Sequence[NDArray[np.float64]]
-) -> NDArray[np.float64]:
+def _tensor_product(control: Tensor, bases: Sequence[Tensor]) -> Tensor:
     """Evaluate a spline: control (3, a, b, c), bases (Z, a), (Y, b), (X, c)."""
-    value = np.tensordot(control, bases[2], axes=(3, 1))
-    value = np.tensordot(value, bases[1], axes=(2, 1))
-    value = np.tensordot(value, bases[0], axes=(1, 1))
-    return value.transpose(0, 3, 2, 1)
+    z, y, x = bases
+    value: Tensor = z @ (y @ (control @ x.T)).flatten(2)
+    return value.view(len(control), len(z), len(y), len(x))

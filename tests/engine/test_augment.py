@@ -56,30 +56,36 @@ def test_the_spline_is_smooth():
 SIZES = st.tuples(*[st.integers(1, 40)] * 3)
 
 
+def positions_of(warp, size, centre, spacing):
+    return warp.positions(size, centre, spacing).numpy().astype(float)
+
+
 @given(size=SIZES, spacing=st.sampled_from(SPACINGS), seed=st.integers(0, 100))
 def test_a_warp_of_no_strength_moves_nothing(size, spacing, seed):
     still = replace(RIGID, rotation=0)
     warp = Warp.draw(rng(seed), still, size, spacing)
     centre = [n // 2 for n in size]
     expected = np.indices(size) - np.reshape(centre, (3, 1, 1, 1))
-    np.testing.assert_allclose(warp.positions(size, centre, spacing), expected)
+    np.testing.assert_allclose(
+        positions_of(warp, size, centre, spacing), expected, atol=1e-5
+    )
 
 
 @given(size=SIZES, spacing=st.sampled_from(SPACINGS), seed=st.integers(0, 100))
 def test_the_centre_stays_where_it_is(size, spacing, seed):
     warp = Warp.draw(rng(seed), AugmentationConfig(), size, spacing)
     centre = tuple(n // 3 for n in size)
-    positions = warp.positions(size, centre, spacing)
-    np.testing.assert_allclose(positions[(slice(None), *centre)], 0, atol=1e-9)
+    positions = positions_of(warp, size, centre, spacing)
+    np.testing.assert_allclose(positions[(slice(None), *centre)], 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_rotation_keeps_physical_distances(spacing):
     warp = Warp.draw(rng(3), replace(RIGID, rotation=90), (5, 6, 7), spacing)
     ratio = np.reshape(spacing, (3, 1, 1, 1)) / min(spacing)
-    moved = warp.positions((5, 6, 7), (2, 2, 2), spacing) * ratio
+    moved = positions_of(warp, (5, 6, 7), (2, 2, 2), spacing) * ratio
     still = (np.indices((5, 6, 7)) - 2) * ratio
-    np.testing.assert_allclose((moved**2).sum(0), (still**2).sum(0))
+    np.testing.assert_allclose((moved**2).sum(0), (still**2).sum(0), atol=1e-4)
     assert abs(moved - still).max() > 0.5
 
 
@@ -87,16 +93,21 @@ def test_scaling_changes_lengths_by_no_more_than_told():
     config = replace(RIGID, rotation=0, scaling=0.25)
     for seed in range(50):
         warp = Warp.draw(rng(seed), config, (9, 9, 9), (1, 1, 1))
-        positions = warp.positions((9, 9, 9), (0, 0, 0), (1, 1, 1))
+        positions = positions_of(warp, (9, 9, 9), (0, 0, 0), (1, 1, 1))
         length = positions[[0, 1, 2], [8, 0, 0], [0, 8, 0], [0, 0, 8]] / 8
-        assert np.all((length >= 1 / 1.25) & (length <= 1.25))
+        assert np.all((length > 1 / 1.25 - 1e-6) & (length < 1.25 + 1e-6))
 
 
 def test_elastic_displacement_has_the_papers_size():
     config = replace(RIGID, rotation=0, elastic_sd=4)
+    size, corner, spacing = (64, 64, 1), (0, 0, 0), (1, 1, 1)
+    still = np.indices(size)
     moves = [
-        Warp.draw(rng(seed), config, (64, 64, 1), (1, 1, 1))._displacement(
-            (64, 64, 1), (0, 0, 0), (1, 1, 1)
+        (
+            positions_of(
+                Warp.draw(rng(seed), config, size, spacing), size, corner, spacing
+            )
+            - still
         )[:, ::16, ::16]
         for seed in range(200)
     ]
