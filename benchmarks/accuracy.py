@@ -69,9 +69,10 @@ def points(method, case, labels, seed, options):
     for minutes, times in trainings:
         if method == "ours":
             model = ModelConfig(base_channels=options.base_channels)
-            curve = own_curve(case, labels, times, seed, model, options.precision)
+            device, precision = options.device, options.precision
+            curve = own_curve(case, labels, times, seed, model, precision, device)
         else:
-            curve = peer_curve(method, case, labels, times, seed)
+            curve = peer_curve(method, case, labels, times, seed, options.device)
         for point in curve:
             yield minutes, point
 
@@ -182,6 +183,7 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--base-channels", type=int)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", default="cpu", help="of the networks")
     add_options(parser)
     options = parser.parse_args(arguments)
     if options.quick:
@@ -194,7 +196,7 @@ def main(arguments=None):
     if not cases:
         names = QUICK_SETS if options.quick else DEFAULT_SETS
         cases = [datasets.load(name) for name in names]
-    facts = machine()
+    facts = machine(options.device)
     print(facts)
     rows = []
     for case in cases:

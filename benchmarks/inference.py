@@ -3,7 +3,7 @@
     python benchmarks/inference.py [--sizes 128 160 256] [--stems none filters]
 
 Both apply the same network with the same weights, normalisation folded into the
-convolutions, in float32, to cubes of a generated volume. Every case runs in a process
+convolutions, to cubes of a generated volume. Every case runs in a process
 of its own; the repeats take turns, and the table shows medians.
 
 - stem "none": the network alone, on the normalised image, as in the paper.
@@ -69,13 +69,14 @@ def main(arguments=None):
     parser.add_argument("--base-channels", type=int, default=8)
     parser.add_argument("--roi", type=int, default=96, help="edge of MONAI's windows")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=60, help="to train the network")
     add_options(parser)
     options = parser.parse_args(arguments)
     if options.quick:
         options.sizes, options.repeats = [128, 160], 1
     prepare(options.threads)
-    facts = machine()
+    facts = machine(options.device)
     print(facts)
     rows, tuned = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +101,7 @@ def measure(case, stem, size, options):
     windows = QUICK_WINDOWS if options.quick else WINDOWS
     # About what a pass needs at the finest level: skip, upsampled, both together.
     room = 80 * options.base_channels * size**3
-    fits = room < 0.6 * available_memory(torch.device("cpu"))
+    fits = room < 0.6 * available_memory(torch.device(options.device))
     methods = {"one pass": {}} if fits else {}
     methods |= {"ours": {}}
     methods |= {
@@ -151,7 +152,7 @@ def make_model(path, stem, options):
     trainer = Trainer(
         [TrainingVolume(image, labels)],
         ModelConfig(base_channels=options.base_channels, stem=stem),
-        TrainingConfig(steps=options.steps, device="cpu"),
+        TrainingConfig(steps=options.steps, device=options.device),
     )
     for _ in trainer.run():
         pass
@@ -168,6 +169,7 @@ def make_volume(folder, model, size, options):
         "reference": str(folder / "reference.npy"),
         "roi": options.roi,
         "threads": options.threads,
+        "device": options.device,
     }
     image, _ = tubules((min(size, 128),) * 3, seed=1)
     np.save(case["small image"], image[:32, :32, :32])
@@ -181,7 +183,7 @@ def make_volume(folder, model, size, options):
     )
     for z in range(0, size, 32):
         depth = min(32, size - z)
-        whole[:, z : z + depth] = features.compute([z, 0, 0], [depth, size, size])
+        whole[:, z : z + depth] = features.compute([z, 0, 0], [depth, size, size]).cpu()
     whole.flush()
     return case
 

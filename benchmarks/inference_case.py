@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from reporting import prepare
+from reporting import prepare, seconds_of
 
 from napari_unet3d.engine import SegmentationConfig, Segmenter, load
+from napari_unet3d.engine.device import choose_precision
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def ours(case: dict) -> dict:
         for _ in segmenter.run(labels):
             pass
 
-    answer = _measured(work)
+    answer = _measured(work, case)
     if case["compare"]:
         answer |= _difference(case, segmenter.logits(), labels)
     return answer
@@ -51,12 +51,13 @@ def one_pass(case: dict) -> dict:
     found = {}
 
     def work():
-        logits = network(features.contiguous(memory_format=torch.channels_last_3d))
+        with _autocast(case):
+            logits = network(features.contiguous(memory_format=torch.channels_last_3d))
         found["labels"] = _labels(logits)
         found["logits"] = logits
 
-    answer = _measured(work)
-    np.save(case["reference"], found["logits"][0].contiguous().numpy())
+    answer = _measured(work, case)
+    np.save(case["reference"], _in_main_memory(found["logits"]))
     return answer
 
 
@@ -69,20 +70,21 @@ def sliding_window(case: dict) -> dict:
     found = {}
 
     def work():
-        logits = sliding_window_inference(
-            features,
-            (case["roi"],) * 3,
-            case["batch"],
-            predict,
-            overlap=case["overlap"],
-            mode=case["mode"],
-        )
+        with _autocast(case):
+            logits = sliding_window_inference(
+                features,
+                (case["roi"],) * 3,
+                case["batch"],
+                predict,
+                overlap=case["overlap"],
+                mode=case["mode"],
+            )
         found["labels"] = _labels(logits)
         found["logits"] = logits
 
-    answer = _measured(work)
+    answer = _measured(work, case)
     if case["compare"]:
-        logits = found["logits"][0].contiguous().numpy()
+        logits = _in_main_memory(found["logits"])
         answer |= _difference(case, logits, found["labels"])
     return answer
 
@@ -99,9 +101,11 @@ def tune(case: dict) -> dict:
         for batch in (1, 2, 4):
             window = features[:, :, : case["roi"], : case["roi"], : case["roi"]]
             windows = window.expand(batch, -1, -1, -1, -1).contiguous()
-            seconds = min(
-                _seconds(lambda w=windows, p=predict: p(w)) / batch for _ in range(2)
-            )
+            with _autocast(case):
+                seconds = min(
+                    _seconds(lambda w=windows, p=predict: p(w), case) / batch
+                    for _ in range(2)
+                )
             if not best or seconds < 0.97 * best["seconds"]:
                 best = {"layout": layout, "batch": batch, "seconds": seconds}
     return best
@@ -109,14 +113,15 @@ def tune(case: dict) -> dict:
 
 def _segmenter(case: dict) -> Segmenter:
     # The network stays the same for all sizes, and takes no time to prepare.
-    config = SegmentationConfig(recompute_statistics=False, device="cpu")
+    config = SegmentationConfig(recompute_statistics=False, device=case["device"])
     return Segmenter(load(case["model"]), np.load(case["image"]), config)
 
 
 def _network_and_features(case: dict):
     """Return the folded network of a `Segmenter` and its input, computed before."""
     network = _segmenter(case | {"image": case["small image"]}).network
-    return network, torch.from_numpy(np.load(case["features"]))[None]
+    features = torch.from_numpy(np.load(case["features"]))[None]
+    return network, features.to(case["device"])
 
 
 def _predictor(network, layout: str):
@@ -130,20 +135,36 @@ def _predictor(network, layout: str):
 
 
 def _labels(logits: torch.Tensor) -> np.ndarray:
-    return logits.argmax(dim=1)[0].to(torch.uint8).numpy() + 1
+    return logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy() + 1
 
 
-def _measured(work) -> dict:
+def _in_main_memory(logits: torch.Tensor) -> np.ndarray:
+    return logits[0].float().cpu().contiguous().numpy()
+
+
+def _autocast(case: dict):
+    """Compute on a GPU in the number format that ours has there."""
+    device = torch.device(case["device"])
+    dtype = choose_precision(device) if device.type == "cuda" else torch.float32
+    return torch.autocast(device.type, dtype, enabled=device.type == "cuda")
+
+
+def _measured(work, case: dict) -> dict:
+    if torch.device(case["device"]).type == "cuda":
+        work()  # what is compiled and tried out at first
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 2**30
+        seconds = _seconds(work, case)
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        return {"seconds": seconds, "peak": peak, "added": peak - before}
     before = _start_of_peak()
-    seconds = _seconds(work)
+    seconds = _seconds(work, case)
     peak = _peak()
     return {"seconds": seconds, "peak": peak, "added": peak - before}
 
 
-def _seconds(work) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def _seconds(work, case: dict) -> float:
+    return seconds_of(work, case["device"])
 
 
 def _start_of_peak() -> float:

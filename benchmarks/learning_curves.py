@@ -70,12 +70,15 @@ def own_curve(
     seed: int,
     model: ModelConfig,
     precision: str = "auto",
+    device: str = "cpu",
 ) -> Iterator[Point]:
     """Train once for the longest of `times`, segmenting at each as the program does."""
     times = sorted(times)
     began, paused = time.perf_counter(), 0.0
     volume = TrainingVolume(case.image, Annotation.from_labels(labels), case.spacing)
-    training = TrainingConfig(minutes=times[-1] / 60, seed=seed, precision=precision)
+    training = TrainingConfig(
+        minutes=times[-1] / 60, seed=seed, precision=precision, device=device
+    )
     trainer = Trainer([volume], model, training)
     waiting = times[:-1]
     for event in trainer.run():
@@ -93,7 +96,8 @@ def _own_point(
     trainer: Trainer, case: datasets.Case, at: float, trained: float, weights: str
 ) -> Point:
     began = time.perf_counter()
-    config = SegmentationConfig(weights=weights)
+    device = trainer.training.device
+    config = SegmentationConfig(weights=weights, device=device)
     found = segment(trainer.checkpoint(), case.image, config)
     facts = {
         "steps": trainer.step,
@@ -110,11 +114,12 @@ def peer_curve(
     labels: np.ndarray,
     times: Sequence[float],
     seed: int,
+    device: str = "cpu",
 ) -> Iterator[Point]:
     """Train a peer's network once, segmenting at each of `times`."""
     times = sorted(times)
     began = time.perf_counter()
-    training = PeerTraining(method, case.image, labels, seed)
+    training = PeerTraining(method, case.image, labels, seed, device=device)
     points = train_peer(training, began, times)
     for at, (trained, steps) in zip(times, points, strict=True):
         before = time.perf_counter()

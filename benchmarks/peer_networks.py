@@ -7,7 +7,8 @@ learning rate, float32. The losses leave out unlabelled voxels: cross-entropy wi
 ignored index for pytorch-3dunet, and for MONAI the sum of that and its masked Dice
 loss. A volume is segmented in windows that overlap by half, blended with a Gaussian.
 
-`SETTINGS` were chosen with `tune_peers.py` on nuclei_1135 and medulla.
+`SETTINGS` were chosen with `tune_peers.py` on nuclei_1135 and medulla. On a GPU the
+networks compute under autocast.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from napari_unet3d.engine.device import choose_precision
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Settings:
 
 
 SETTINGS = {"monai": Settings(), "pytorch-3dunet": Settings()}
+ON_A_GPU = Settings(base=32, learning_rate=1e-3, patch=64)
+"""Of both, with the widths of the paper; not tuned."""
 WINDOW = 96
 
 
@@ -93,6 +99,8 @@ class PeerTraining:
         Of weights and patches.
     settings : Settings, optional
         Others than `SETTINGS`.
+    device : str
+        Where to compute.
     """
 
     def __init__(
@@ -102,8 +110,16 @@ class PeerTraining:
         labels: np.ndarray,
         seed: int = 0,
         settings: Settings | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.settings = settings or SETTINGS[method]
+        is_gpu = torch.device(device).type == "cuda"
+        self.settings = settings or (ON_A_GPU if is_gpu else SETTINGS[method])
+        self._autocast = partial(
+            torch.autocast,
+            torch.device(device).type,
+            choose_precision(torch.device(device)),
+            enabled=is_gpu,
+        )
         torch.manual_seed(seed)
         self._rng = np.random.default_rng(seed)
         # As many pixels beyond the border as a patch that is larger than the volume.
@@ -111,11 +127,13 @@ class PeerTraining:
         values = image.astype(np.float32)
         values = (values - values.mean()) / max(float(values.std()), 1e-6)
         self.shape = image.shape
-        self._image = torch.from_numpy(np.pad(values, edges, mode="reflect"))
-        self._labels = torch.from_numpy(np.pad(labels, edges))
+        padded = np.pad(values, edges, mode="reflect")
+        self._image = torch.from_numpy(padded).to(device)
+        self._labels = torch.from_numpy(np.pad(labels, edges)).to(device)
         self._labelled = np.argwhere(labels)
         self._n_classes = int(labels.max())
-        self.network = build_peer(method, 1, self._n_classes, self.settings.base)
+        network = build_peer(method, 1, self._n_classes, self.settings.base)
+        self.network = network.to(device)
         rate = self.settings.learning_rate
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
         self._has_dice = method == "monai"
@@ -126,7 +144,9 @@ class PeerTraining:
         self.network.train()
         patches = [self._draw() for _ in range(self.settings.batch)]
         image, target = (torch.stack(part) for part in zip(*patches, strict=True))
-        logits = self.network(image[:, None])
+        with self._autocast():
+            logits = self.network(image[:, None])
+        logits = logits.float()
         loss = functional.cross_entropy(logits, target, ignore_index=-1)
         if self._has_dice:
             loss = loss + self._masked_dice(logits, target)
@@ -143,7 +163,7 @@ class PeerTraining:
         z, y, x = self.shape
         # The networks halve three times.
         window = [min(WINDOW, -(-n // 8) * 8) for n in self.shape]
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             logits = sliding_window_inference(
                 self._image[None, None, :z, :y, :x],
                 window,
@@ -152,7 +172,7 @@ class PeerTraining:
                 overlap=0.5,
                 mode="gaussian",
             )
-        return logits[0].argmax(dim=0).to(torch.uint8).numpy() + 1
+        return logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy() + 1
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Cut out and vary one patch: image, and classes from 0 with -1 elsewhere."""

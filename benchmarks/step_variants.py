@@ -210,6 +210,6 @@ def _labelled(batch) -> int:
     return int((batch.target >= 0).sum())
 
 
-def _whole_patch(labels, normal, positions):
+def _whole_patch(labels, normal, positions, ranks):
     z, y, x = ((0, int(n)) for n in labels.shape[1:])
     return z, y, x

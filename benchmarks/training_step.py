@@ -19,6 +19,9 @@ Where the device has units for a shorter number format, all are measured in that
 well (under autocast). MONAI's UNet halves the image in its first convolution, hence its
 little arithmetic ("GFLOP forward").
 
+With a GPU, "of matrix rate" is the share of the rate of a large matrix product in the
+short number format, a step counted as three forward passes.
+
 "labelled steps/s" are steps a second times the share of the labelled voxels in the
 patches that the loss takes in; the region may leave out some of crossing slices. The
 second table says what a step of ours consists of: "convolutions" is the share of a
@@ -67,6 +70,7 @@ COLUMNS = {
     "steps/s": ("rate", ".2f"),
     "labelled steps/s": ("labelled rate", ".2f"),
     "GFLOP forward": ("gflop", ".1f"),
+    "of matrix rate": ("utilisation", ".1%"),
     "million parameters": ("parameters", ".2f"),
 }
 PARTS = {
@@ -100,7 +104,10 @@ def main(arguments=None):
         options.bases, options.patches = [8, 16], ["4x16x48x48"]
     prepare(options.threads)
     facts = machine(options.device)
+    if torch.device(options.device).type == "cuda":
+        facts["matrix rate, TFLOP/s"] = matrix_rate(options.device) / 1e12
     print(facts)
+    options.rate = facts.get("matrix rate, TFLOP/s")
     rows = []
     for base in options.bases:
         for patches in options.patches:
@@ -156,6 +163,8 @@ def measure(base, patches, options):
             "parameters": sum(p.numel() for p in variant.network.parameters()) / 1e6,
             "seconds": seconds[name],
         }
+        if options.rate:
+            row["utilisation"] = 3e-3 * row["gflop"] * row["rate"] / options.rate
         row["labelled ratio"] = row["labelled rate"] / rates["ours, dense"]
         if isinstance(variant, OwnSteps):
             parts = variant.parts()
@@ -166,6 +175,16 @@ def measure(base, patches, options):
         rows.append(row)
         print(row, flush=True)
     return rows
+
+
+def matrix_rate(device: str) -> float:
+    """Measure the operations a second of a large matrix product."""
+    size = 8192
+    a, b = torch.randn(
+        2, size, size, device=device, dtype=choose_precision(torch.device(device))
+    )
+    seconds = side_by_side({"product": lambda: a @ b}, 10, device)["product"]
+    return 2 * size**3 / statistics.median(seconds)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def origin(
         "image": f"of {shape} {volume.data.dtype} with mean "
         f"{_listed(statistics.mean)} and deviation {_listed(statistics.deviation)}",
         "weights": config.weights,
+        "precision": config.precision,
         "recompute-statistics": "yes" if config.recompute_statistics else "no",
     }
 

@@ -43,7 +43,9 @@ def release_freed_memory() -> None:
         library.malloc_trim(0)
 
 
-def lasting(size: Sequence[int], like: Tensor) -> Tensor:
+def lasting(
+    size: Sequence[int], like: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return an uninitialised tensor that is used again and again, channels last.
 
     In main memory it lies apart from what is freed soon: lasting tensors between
@@ -54,25 +56,27 @@ def lasting(size: Sequence[int], like: Tensor) -> Tensor:
     size : sequence of int
         N, C, Z, Y, X.
     like : Tensor
-        Of the same type, on the same device.
+        On the same device.
+    dtype : torch.dtype, optional
+        That of `like` by default.
     """
     batch, channels, *space = size
-    count = prod(size)
+    count, dtype = prod(size), dtype or like.dtype
     pages = None
     if _is_kept and like.device.type == "cpu" and count:
         # Where there is no room torch finds none either, and says so in its own way.
         with suppress(OSError):
             pages = mmap.mmap(
-                -1, count * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+                -1, count * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             )
     if pages is None:
         return torch.empty(
             tuple(size),
-            dtype=like.dtype,
+            dtype=dtype,
             device=like.device,
             memory_format=torch.channels_last_3d,
         )
-    flat = torch.frombuffer(pages, dtype=like.dtype, count=count)
+    flat = torch.frombuffer(pages, dtype=dtype, count=count)
     return flat.view(batch, *space, channels).permute(0, 4, 1, 2, 3)
 
 

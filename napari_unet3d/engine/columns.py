@@ -122,11 +122,13 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
     depth, head = slab_depth(network), network.head.out_channels
     core, whole = slice_extent.core, slice_extent.whole
     given = _convolutions(network, 0)[0].in_channels
-    # Filter responses with the channels last; before that they lie where the inputs do
+    size = network.head.weight.element_size()
+    # Filter responses with the channels last; before that they lie where the inputs
+    # do, in single precision
     remembered, most = float(depth * given * whole), depth
-    inputs = [remembered]
+    inputs = [remembered * 4 / size]
     # What the filters need in between
-    steps = [remembered]
+    steps = [remembered * 4 / size]
     for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
         skipped = 0
         for k, conv in enumerate(_convolutions(network, level)):
@@ -156,9 +158,11 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
         remembered += min(head, given) * waiting * core
         steps.append(depth * (2 * width + head) * core)
     # Logits, their softmax, and 64-bit numbers of the likeliest class
-    steps.append(depth * (network.head.in_channels + 3 * head + 2) * core)
+    single = 4 / size * (3 * head + 2)
+    steps.append(depth * (network.head.in_channels + single) * core)
     # The logits before are still being written.
-    return 4 * (remembered + max(inputs) + max(steps) + head * depth * core)
+    written = 4 * head * depth * core
+    return size * (remembered + max(inputs) + max(steps)) + written
 
 
 def _areas(network: UNet3D, slice_extent: Extent) -> Iterator[tuple[float, float]]:

@@ -280,6 +280,11 @@ class SegmentationConfig:
         description="auto, cpu, cuda, cuda:1 or mps; the command line also takes "
         "several, as cuda:0,cuda:1, or all for all GPUs",
     )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Number format of the convolutions; auto takes a short one where "
+        "the device has units for it",
+    )
     memory: PositiveFloat | None = Field(
         default=None,
         description="GiB to use beside input and output (default: from device)",

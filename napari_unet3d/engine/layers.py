@@ -77,9 +77,10 @@ class UpConvolution(nn.Module):
         matrix = self.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
         blocks = functional.linear(x.permute(0, 2, 3, 4, 1), matrix)
         blocks = blocks.view(batch, *shape, *self.stride, channels)
-        upsampled = blocks.permute(0, 7, 1, 4, 2, 5, 3, 6)
+        upsampled = blocks.permute(0, 1, 4, 2, 5, 3, 6, 7)
         size = [n * s for n, s in zip(shape, self.stride, strict=True)]
-        return upsampled.reshape(batch, channels, *size)
+        # One copy, to the layout that the convolutions like.
+        return upsampled.reshape(batch, *size, channels).movedim(-1, 1)
 
 
 class Level(nn.Module):

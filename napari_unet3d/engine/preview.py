@@ -118,6 +118,7 @@ def plane_tiles(
         ]
         low = [first for first, _ in box]
         block = take(low, [last - first for first, last in box])
+        block = block.to(network.head.weight.dtype)
         z, y, x = (
             (first - a, last - a) for (first, last), a in zip(core, low, strict=True)
         )

@@ -33,6 +33,7 @@ def feature_slabs(
     *,
     read_ahead: bool = False,
     workspace: Workspace | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tensor]:
     """Yield the features of a box that may reach outside of the volume.
 
@@ -48,6 +49,8 @@ def feature_slabs(
         Whether to read the next slices in a thread meanwhile.
     workspace : Workspace, optional
         Used while a slab is made.
+    dtype : torch.dtype
+        Of the slabs; they are computed in single precision.
 
     Yields
     ------
@@ -73,14 +76,14 @@ def feature_slabs(
             if window is None:
                 room = (channels, 1, before + depth, *slices.shape[2:])
                 window = lasting(room, slices)[:, 0]
-                slab = lasting((1, count, depth, *size[1:]), slices)
+                slab = lasting((1, count, depth, *size[1:]), slices, dtype)
                 window[:, : before + new].copy_(slices)
             else:
                 window[:, :before] = window[:, depth:].clone()
                 window[:, before : before + new].copy_(slices)
             del slices
             with torch.no_grad():
-                place = workspace.take((1, 1, count * new, *size[1:]), slab)
+                place = workspace.take((1, 1, count * new, *size[1:]), window)
                 responses = place.view(count, new, *size[1:])
                 volume.stem(window[:, : before + new], responses)
                 slab[0, :, :new].copy_(responses)

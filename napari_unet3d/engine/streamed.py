@@ -33,11 +33,12 @@ class Workspace:
     def take(self, size: Sequence[int], like: Tensor) -> Tensor:
         """Return an uninitialised tensor (1, C, Z, Y, X), in place of the last one."""
         channels, *space = size[1:]
-        count = channels * prod(space)
+        count = channels * prod(space) * like.element_size()
         if self._memory is None or self._memory.numel() < count:
             self._memory = None
-            self._memory = lasting((1, count, 1, 1, 1), like)
-        return self._memory.view(-1)[:count].view(1, *space, channels).movedim(-1, 1)
+            self._memory = lasting((1, count, 1, 1, 1), like, torch.uint8)
+        flat = self._memory.view(-1)[:count].view(like.dtype)
+        return flat.view(1, *space, channels).movedim(-1, 1)
 
 
 class StreamedConvolution:
@@ -176,14 +177,20 @@ def _empty_like(x: Tensor, count: int) -> Tensor:
 def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
     """Apply a 3³ convolution that pads along Y and X only."""
     padding = (0, 1, 1)
-    is_plain = x.device.type == "cpu" and x.dtype != torch.float64
-    if is_plain and torch.backends.mkldnn.is_available():
+    if x.device.type == "cpu" and _is_quick(x.dtype):
         # functional.conv3d takes a path ten times as slow (and with far more memory)
         # for a single image where channels times Z times Y are at most 20480.
         return torch.mkldnn_convolution(
             x, conv.weight, conv.bias, padding, (1, 1, 1), (1, 1, 1), 1
         )
     return functional.conv3d(x, conv.weight, conv.bias, padding=padding)
+
+
+def _is_quick(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN convolves this number format on this processor."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def upsample_into(up: UpConvolution, x: Tensor, out: Tensor) -> None:
