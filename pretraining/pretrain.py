@@ -161,13 +161,18 @@ def pretrain(options: argparse.Namespace) -> None:
     scores: list[float] = []
     began = time.monotonic()
     for step in range(options.steps):
+        progress = step / options.steps
+        if options.seconds:
+            progress = (time.monotonic() - began) / options.seconds
+            if progress >= 1:
+                break
         # Every volume is met as often as it has episodes, on average.
         if step % options.episodes == 0:
             pool.append(fresh())
         rng = np.random.default_rng((options.seed, step))
         volumes, found, numbers = pool[rng.integers(len(pool))]
         batch = cut(volumes, found, next(numbers))
-        rate = min(1.0, (step + 1) / 100, max(0.01, 2 * (1 - step / options.steps)))
+        rate = min(1.0, (step + 1) / 100, max(0.01, 2 * (1 - progress)))
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -193,8 +198,9 @@ def pretrain(options: argparse.Namespace) -> None:
                 f"scale {learner.log_scale.item():.2f}",
                 flush=True,
             )
-        if (step + 1) % 500 == 0 or step + 1 == options.steps:
+        if (step + 1) % 500 == 0:
             write(average.module, learner, options.output)
+    write(average.module, learner, options.output)
 
 
 def _groups(options: argparse.Namespace) -> Iterator[list[SyntheticVolume]]:
@@ -258,6 +264,7 @@ def main() -> None:
     """Read the options and learn."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--seconds", type=float, help="instead of steps")
     parser.add_argument("--volumes", type=int, default=1, help="of a step")
     parser.add_argument("--episodes", type=int, default=6, help="of a volume")
     parser.add_argument("--learning-rate", type=float, default=5e-3)

@@ -108,9 +108,9 @@ class BatchSource:
             )
             for k in ranks.share(len(drawn))
         ]
-        features = torch.stack([patch[0] for patch in patches]).contiguous(
-            memory_format=torch.channels_last_3d
-        )
+        # Copied as they lie in memory, channels last
+        features = torch.stack([patch[0].movedim(0, -1) for patch in patches])
+        features = features.movedim(-1, 1)
         labels = torch.stack([patch[1] for patch in patches])
         positions = [
             place.position(variation.flips)[normal] for place, variation in drawn

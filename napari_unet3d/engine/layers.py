@@ -45,16 +45,47 @@ class Convolution(nn.Module):
         The paddings of the two ends differ where only one of them is the border of
         the volume.
         """
-        # With a single slice, torch's bfloat16 convolution reads memory that nobody has
-        # written where it pads by itself and the channels are no multiple of 8.
-        if x.shape[2] == 1 or any(low != high for low, high in padding):
-            z, y, x_ = padding
-            x = functional.pad(x, (*x_, *y, *z))
-            padding = ((0, 0),) * 3
-        x = functional.conv3d(
-            x, self.conv.weight, self.conv.bias, padding=[low for low, _ in padding]
-        )
-        return functional.relu(self.norm(x), inplace=True)
+        weight, bias = self.conv.weight, self.conv.bias
+        norm: nn.Module | None = self.norm
+        if isinstance(norm, nn.BatchNorm3d) and not norm.training:
+            # One affine map after another: the voxels need not be gone through again.
+            weight, bias = folded(self.conv, norm)
+            norm = None
+        x = _convolve(x, weight, bias, padding)
+        return functional.relu(x if norm is None else norm(x), inplace=True)
+
+
+def folded(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a convolution with a normalisation that is frozen."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert conv.bias is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = conv.weight * scale.view(-1, 1, 1, 1, 1)
+    return weight, (conv.bias - norm.running_mean) * scale + norm.bias
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[Range]
+) -> Tensor:
+    if weight.shape[2:] == (1, 1, 1):
+        return pointwise(x, weight, bias)
+    # With a single slice, torch's bfloat16 convolution reads memory that nobody has
+    # written where it pads by itself and the channels are no multiple of 8.
+    if x.shape[2] == 1 or any(low != high for low, high in padding):
+        z, y, x_ = padding
+        x = functional.pad(x, (*x_, *y, *z))
+        padding = ((0, 0),) * 3
+    return functional.conv3d(x, weight, bias, padding=[low for low, _ in padding])
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a 1×1×1 convolution as a matrix product.
+
+    Its gradient takes a fifth of the time on a CPU, where few channels come out.
+    """
+    product = functional.linear(x.movedim(1, -1), weight.flatten(1), bias)
+    return product.movedim(-1, 1)
 
 
 class UpConvolution(nn.Module):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .annotation import UNLABELLED
 from .checkpoint import Checkpoint, build_network
 from .errors import EngineError
 from .loss import sparse_loss
@@ -119,11 +120,16 @@ class Optimization:
         for norm in self._norms:
             norm.momentum = momentum
             norm.train(not frozen)
+        chosen, target = None, batch.target
+        if frozen:
+            # Nothing depends on the other voxels, as long as no statistics do.
+            chosen = target != UNLABELLED
+            target = target[chosen].view(1, 1, 1, -1)
         with self.autocast():
-            logits = self._forward(batch.features, batch.region)
+            logits = self._forward(batch.features, batch.region, chosen)
         loss = sparse_loss(
             logits,
-            batch.target,
+            target,
             self._training.loss,
             class_weights,
             self._training.focal_gamma,

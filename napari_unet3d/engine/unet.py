@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import Convolution, Level, UpConvolution
-from .regions import Range, Region, crop, crop_centre, grow, paddings_between
+from .layers import Convolution, Level, UpConvolution, pointwise
+from .regions import (
+    Range,
+    Region,
+    crop,
+    crop_centre,
+    grow,
+    join_crops,
+    paddings_between,
+)
 
 
 class UNet3D(nn.Module):
@@ -104,8 +112,10 @@ class UNet3D(nn.Module):
             z, y, x = z * stride[0], y * stride[1], x * stride[2]
         return z, y, x
 
-    def forward(self, x: Tensor, region: Region | None = None) -> Tensor:
-        """Compute logits, of all voxels or of a region.
+    def forward(
+        self, x: Tensor, region: Region | None = None, chosen: Tensor | None = None
+    ) -> Tensor:
+        """Compute logits, of all voxels, of a region or of chosen voxels.
 
         Parameters
         ----------
@@ -115,17 +125,21 @@ class UNet3D(nn.Module):
             The box of voxels whose logits are wanted; only with "same" padding. The
             decoder is then evaluated only where this box needs it: two voxels more
             per level. The logits equal those of the whole within rounding.
+        chosen : Tensor of bool, shape (N, Z, Y, X), optional
+            The voxels whose logits are wanted; of the region, or of what unpadded
+            convolutions leave. Head and shortcut see no others.
 
         Returns
         -------
         Tensor of shape (N, n_classes, Z, Y, X)
             The shape of the image, or of the region, or what unpadded convolutions
-            leave of the image.
+            leave of the image. Of chosen voxels (1, n_classes, 1, 1, M), in order.
         """
-        logits: Tensor = self.head(self.decode(x, region))
-        return logits
+        return self._logits(self.decode(x, region, chosen))
 
-    def decode(self, x: Tensor, region: Region | None = None) -> Tensor:
+    def decode(
+        self, x: Tensor, region: Region | None = None, chosen: Tensor | None = None
+    ) -> Tensor:
         """Compute what the head turns into logits: (N, C, Z, Y, X), as `forward`."""
         image, skips = x, []
         for level, block in enumerate(self.encoder):
@@ -136,13 +150,23 @@ class UNet3D(nn.Module):
                 x = functional.max_pool3d(x, stride, stride)
         if self.padding == "valid":
             x = self._decode_valid(x, skips)
-            return self._join(x, crop_centre(image, x))
-        x = self._decode_region(x, skips, region)
-        return self._join(x, image if region is None else crop(image, region))
+            image = crop_centre(image, x)
+        else:
+            x = self._decode_region(x, skips, region)
+            image = image if region is None else crop(image, region)
+        if chosen is not None:
+            index = chosen.nonzero(as_tuple=True)
+            x, image = _voxels(x, index), _voxels(image, index)
+        return self._join(x, image)
 
     def classify(self, decoded: Tensor, image: Tensor) -> Tensor:
         """Compute logits from the decoder's output and the input of the same voxels."""
-        logits: Tensor = self.head(self._join(decoded, image))
+        return self._logits(self._join(decoded, image))
+
+    def _logits(self, decoded: Tensor) -> Tensor:
+        if isinstance(self.head, nn.Conv3d):
+            return pointwise(decoded, self.head.weight, self.head.bias)
+        logits: Tensor = self.head(decoded)
         return logits
 
     def _join(self, decoded: Tensor, image: Tensor) -> Tensor:
@@ -186,15 +210,15 @@ class UNet3D(nn.Module):
                 )
             ]
             box = inputs[level]
-            skip = crop(skips[level], box)
-            x = crop(x, [(a - o, b - o) for (a, b), o in zip(box, origin, strict=True)])
+            inside = [(a - o, b - o) for (a, b), o in zip(box, origin, strict=True)]
+            x = join_crops(skips[level], box, x, inside)
             size = skips[level].shape[2:]
             middle = grow(wanted[level], 1, size)
             paddings = [
                 paddings_between(a, b)
                 for a, b in pairwise([box, middle, wanted[level]])
             ]
-            x = self.decoder[level](torch.cat([skip, x], dim=1), paddings)
+            x = self.decoder[level](x, paddings)
         return x
 
     def _initialize(self) -> None:
@@ -207,3 +231,8 @@ class UNet3D(nn.Module):
                 # Each output voxel sums over the input channels of one voxel only.
                 nn.init.normal_(module.weight, std=module.weight.shape[0] ** -0.5)
         nn.init.normal_(self.head.weight, std=0.01)
+
+
+def _voxels(x: Tensor, index: tuple[Tensor, ...]) -> Tensor:
+    """Take voxels (1, C, 1, 1, M) of `x` (N, C, Z, Y, X), channels last in memory."""
+    return x.movedim(1, -1)[index].view(1, 1, 1, -1, x.shape[1]).movedim(-1, 1)

@@ -78,11 +78,11 @@ class HeldOut:
         with torch.no_grad(), autocast:
             for k in self._ranks.share(BATCHES):
                 batch = self._source.draw(self.plan, np.random.default_rng(k))
-                found = network(batch.features, batch.region).argmax(dim=1)
                 labelled = batch.target >= 0
+                logits = network(batch.features, batch.region, labelled)
                 totals += count(
                     batch.target[labelled].cpu().numpy() + 1,
-                    found[labelled].cpu().numpy() + 1,
+                    logits.argmax(dim=1).flatten().cpu().numpy() + 1,
                     self._n_classes,
                 )
         return Scores(*self._ranks.add(totals))

@@ -118,11 +118,18 @@ class FeatureVolume:
         return values[(slice(None), *(slice(n) for n in size))]
 
     def crop(self, low: Sequence[int], size: Sequence[int]) -> Tensor:
-        """Return the features of a box from blocks that are kept once computed."""
+        """Return the features of a box from blocks that are kept once computed.
+
+        Returns
+        -------
+        Tensor of shape (C, Z, Y, X), float32
+            With the channels last in memory, as the network takes them.
+        """
         if not self.stem.scales:
-            return self.compute(low, size)
+            plain = self.compute(low, size).movedim(0, -1)
+            return plain.contiguous().movedim(-1, 0)
         out = torch.empty(
-            (self.stem.out_channels, *size), dtype=torch.float32, device=self.device
+            (*size, self.stem.out_channels), dtype=torch.float32, device=self.device
         )
         ranges = [
             range(a // edge, -(-(a + s) // edge))
@@ -140,12 +147,11 @@ class FeatureVolume:
                         last = min(a + s, (block + 1) * edge)
                         target.append(slice(first - a, last - a))
                         source.append(slice(first - block * edge, last - block * edge))
-                    out[(slice(None), *target)] = self._block(key)[
-                        (slice(None), *source)
-                    ]
-        return out
+                    out[tuple(target)] = self._block(key)[tuple(source)]
+        return out.movedim(-1, 0)
 
     def _block(self, key: tuple[int, ...]) -> Tensor:
+        """Return the responses (Z, Y, X, C) of a block in half precision."""
         found = self._blocks.get(key)
         if found is None:
             # Half precision halves the memory; training does not notice.
@@ -153,6 +159,7 @@ class FeatureVolume:
                 [k * edge for k, edge in zip(key, self._edge, strict=True)], self._edge
             )
             found = found.clamp_(-LARGEST_HALF, LARGEST_HALF).half()
+            found = found.movedim(0, -1).contiguous()
             self._blocks[key] = found
             size = found.element_size() * found.nelement()
             room = min(CACHE_BYTES, self._free // CACHE_SHARE)

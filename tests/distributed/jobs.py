@@ -98,7 +98,7 @@ def train_in_double(ranks, training, model=None, checkpoint=None, stop_after=Non
     with in_double:
         prepared = trainer(ranks, unmeasured, model, checkpoint)
     forward = prepared.optimization._forward
-    prepared.optimization._forward = lambda x, region: forward(x.double(), region)
+    prepared.optimization._forward = lambda x, *where: forward(x.double(), *where)
     list(prepared.run(stop_after=stop_after))
     return prepared.checkpoint()
 

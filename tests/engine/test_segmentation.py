@@ -319,3 +319,20 @@ def test_lack_of_memory_is_a_sentence(image, make_checkpoint, monkeypatch):
     monkeypatch.setattr(module, "recompute_statistics", no_room)
     with pytest.raises(OutOfMemoryError, match="--memory"):
         Segmenter(make_checkpoint(), image, RECOMPUTED)
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_a_short_number_format_changes_little(filters, image, make_checkpoint):
+    stem = {"stem": "filters", "filter_scales": (1.0,)} if filters else {}
+    checkpoint = make_checkpoint(**stem)
+    found = []
+    for precision in ("float32", "bfloat16"):
+        segmenter = Segmenter(
+            checkpoint, image, SegmentationConfig(precision=precision)
+        )
+        assert str(segmenter.dtype) == f"torch.{precision}"
+        assert segmenter.network.head.weight.dtype == segmenter.dtype
+        found.append(segmenter.logits())
+    assert found[1].dtype == np.float32
+    difference = abs(found[1] - found[0])
+    assert 0 < difference.max() < 0.1 * found[0].std()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from napari_unet3d.engine.layers import Convolution, UpConvolution
-from napari_unet3d.engine.regions import grow
+from napari_unet3d.engine.regions import grow, join_crops
 from napari_unet3d.engine.unet import UNet3D
 from napari_unet3d.engine.valid_padding import valid_size
 
@@ -157,6 +159,94 @@ def test_gradients_of_a_loss_on_a_region_are_those_of_the_whole(pooling, randomi
         logits.square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters()])
     torch.testing.assert_close(*gradients)
+
+
+@settings(max_examples=15)
+@given(case=regions(), shortcut=st.sampled_from([0, 3]), seed=st.integers(0, 99))
+def test_logits_of_chosen_voxels_are_those_of_the_whole(
+    case, shortcut, seed, randomize
+):
+    pooling, size, region = case
+    network = randomize(UNet3D(2, 3, 2, pooling, shortcut=shortcut))
+    image = numbers(2, 2, *size)
+    with torch.no_grad():
+        part = crop(network(image), region)
+        chosen = numbers(2, *part.shape[2:], seed=seed) > 0.5
+        found = network(image, region, chosen)
+    assert found.shape == (1, 3, 1, 1, int(chosen.sum()))
+    expected = part.movedim(1, -1)[chosen].T.view_as(found)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_unpadded_convolutions_give_chosen_voxels_too(randomize):
+    network = randomize(UNet3D(1, 2, 2, ((2, 2, 2),), "valid", shortcut=3))
+    image = numbers(2, 1, *[valid_size(24, [2])] * 3)
+    with torch.no_grad():
+        whole = network(image)
+        chosen = torch.zeros(2, *whole.shape[2:], dtype=torch.bool)
+        chosen[1, 2, 3:5, 1] = True
+        found = network(image, None, chosen)
+    torch.testing.assert_close(found[0, :, 0, 0], whole[1, :, 2, 3:5, 1])
+
+
+class PlainNorm(nn.Module):
+    """A frozen batch normalisation, written out."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self.mean, self.variance, self.eps = (
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+        )
+
+    def forward(self, x):
+        shape = (-1, 1, 1, 1)
+        scale = self.weight / torch.sqrt(self.variance + self.eps)
+        return (x - self.mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_step_with_frozen_statistics_has_the_gradients_of_a_dense_one(
+    pooling, randomize
+):
+    network = randomize(UNet3D(1, 3, 2, pooling, shortcut=3)).double()
+    dense = copy.deepcopy(network)
+    for module in list(dense.modules()):
+        if isinstance(module, Convolution):
+            module.norm = PlainNorm(module.norm)
+    image = numbers(2, 1, 12, 12, 12).double()
+    region = ((4, 9), (0, 12), (0, 12))
+    chosen = torch.zeros(2, 5, 12, 12, dtype=torch.bool)
+    chosen[:, 2] = True
+    target = torch.randint(0, 3, (int(chosen.sum()),))
+    few = network(image, region, chosen)[0, :, 0, 0].T
+    many = crop(dense(image), region).movedim(1, -1)[chosen]
+    torch.testing.assert_close(few, many)
+    for logits in (few, many):
+        functional.cross_entropy(logits, target).backward()
+    found = dict(network.named_parameters())
+    for name, parameter in dense.named_parameters():
+        torch.testing.assert_close(found[name].grad, parameter.grad, msg=name)
+
+
+@given(case=regions())
+def test_joined_crops_are_plain_crops(case):
+    size = (case[1], [n + 3 for n in case[1]])
+    boxes = case[2], tuple((low + 2, high + 2) for low, high in case[2])
+    results = []
+    for join in (join_crops, plainly_joined):
+        given = [numbers(2, c + 2, *size[c], seed=c).requires_grad_() for c in (0, 1)]
+        joined = join(given[0], boxes[0], given[1], boxes[1])
+        weights = numbers(*joined.shape, seed=5)
+        (joined * weights).sum().backward()
+        results.append([joined, *(x.grad for x in given)])
+    torch.testing.assert_close(*results)
+
+
+def plainly_joined(first, first_box, second, second_box):
+    return torch.cat([crop(first, first_box), crop(second, second_box)], dim=1)
 
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (3, 1, 2)])

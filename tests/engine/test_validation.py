@@ -25,9 +25,9 @@ class Threshold(nn.Module):
         super().__init__()
         self.wrong = wrong
 
-    def forward(self, x, region):
+    def forward(self, x, region, chosen):
         z, y, x_ = (slice(low, high) for low, high in region)
-        classes = x[:, 0, z, y, x_].round().long() - 1
+        classes = x[:, 0, z, y, x_][chosen].round().long().view(1, 1, 1, -1) - 1
         if self.wrong is not None:
             classes[classes == self.wrong] = 0
         return nn.functional.one_hot(classes, 3).movedim(-1, 1).float()
@@ -109,8 +109,8 @@ def test_the_fingerprint_tells_held_out_labels_apart(truth, slices):
 
 def test_no_gradients_are_kept(truth, slices):
     class Watched(Threshold):
-        def forward(self, x, region):
+        def forward(self, x, region, chosen):
             assert not torch.is_grad_enabled()
-            return super().forward(x, region)
+            return super().forward(x, region, chosen)
 
     held_out(truth, slices).measure(Watched(), nullcontext())
