@@ -98,10 +98,10 @@ def begin_warm(
             with optimization.autocast():
                 network.decode(batch.features, batch.region)
             network.eval()
-            with optimization.autocast():
-                decoded = network.decode(batch.features, batch.region)
             labelled = batch.target >= 0
-            vectors.append(decoded.movedim(1, -1)[labelled].float())
+            with optimization.autocast():
+                decoded = network.decode(batch.features, batch.region, labelled)
+            vectors.append(decoded[0, :, 0, 0].T.float())
             classes.append(batch.target[labelled])
         head = network.head
         solution = torch.exp(stored["log_scale"]).to(head.weight.device) * solve_head(
