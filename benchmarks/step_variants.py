@@ -42,6 +42,9 @@ class OwnSteps:
         Channels of the first convolution.
     dense : bool
         Evaluate all voxels instead of a region.
+    frozen : bool
+        Learn with frozen statistics, as in most of a training: head and shortcut then
+        see labelled voxels only.
     stem, precision, device : str
         As in the engine's settings.
     """
@@ -53,6 +56,7 @@ class OwnSteps:
         base: int,
         *,
         dense: bool = False,
+        frozen: bool = False,
         stem: str = "none",
         precision: str = "float32",
         device: str = "cpu",
@@ -68,7 +72,7 @@ class OwnSteps:
         self.network = trainer.optimization.network
         self._data, self._plan = trainer.data, plan
         self.batches = [self._draw(k, dense) for k in range(BATCHES)]
-        self._dense = dense
+        self._dense, self._frozen = dense, frozen
 
     @cached_property
     def labelled(self) -> int:
@@ -88,7 +92,7 @@ class OwnSteps:
 
     def step(self, batch) -> None:
         """Do one step."""
-        self.optimization.step(batch, self._data.class_weights, RATE)
+        self.optimization.step(batch, self._data.class_weights, RATE, self._frozen)
 
     def forward(self, batch) -> torch.Tensor:
         """Compute the logits that the loss needs."""

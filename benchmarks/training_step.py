@@ -8,9 +8,10 @@ sees the image alone. A step is forward, loss over the labelled voxels, backward
 optimizer (ours also clips the gradient and averages the weights); drawing the patches
 is measured apart. Variants take turns; the table shows medians.
 
-- ours, dense: logits of all voxels of the patch.
-- ours, label-driven: logits of the region around the annotated slice, as in training;
-  "with filters" adds the filter responses and the shortcut, the default network.
+- ours, dense: logits of all voxels of the patch, with batch normalisation.
+- ours, label-driven: logits of the region around the annotated slice, as in training
+  once the statistics are frozen, and "batch statistics" before that; "with filters"
+  adds the filter responses and the shortcut, the default network.
 - MONAI UNet (two residual units a level), MONAI DynUNet, pytorch-3dunet UNet3D: the
   same channels a level, their own normalisation, Adam and cross-entropy with an
   ignored index, in the memory layout that is the quicker of two.
@@ -125,14 +126,16 @@ def measure(base, patches, options):
     count, z, y, x = (int(n) for n in patches.split("x"))
     plan = PatchPlan(((z, y, x), (y, z, x), (y, x, z)), count)
     short = str(choose_precision(torch.device(options.device))).removeprefix("torch.")
-    own = {"ours, dense": {"dense": True}, "ours, label-driven": {}}
-    own["ours, label-driven, with filters"] = {"stem": "filters"}
+    own = {
+        "ours, dense": {"dense": True},
+        "ours, label-driven": {"frozen": True},
+        "ours, label-driven, batch statistics": {},
+        "ours, label-driven, with filters": {"stem": "filters", "frozen": True},
+    }
     if short != "float32":
-        own[f"ours, dense, {short}"] = {"dense": True, "precision": short}
-        own[f"ours, label-driven, {short}"] = {"precision": short}
-        own[f"ours, label-driven, with filters, {short}"] = {
-            "stem": "filters",
-            "precision": short,
+        own |= {
+            f"{name}, {short}": settings | {"precision": short}
+            for name, settings in own.items()
         }
     variants = {
         name: OwnSteps(volume, plan, base, device=options.device, **settings)
