@@ -3,7 +3,8 @@
     python benchmarks/inference.py [--sizes 128 160 256] [--stems none filters]
 
 Both apply the same network with the same weights, normalisation folded into the
-convolutions, to cubes of a generated volume. Every case runs in a process
+convolutions, in float32, to cubes of a generated volume; ours in bfloat16 too, where
+the device has units for it. Every case runs in a process
 of its own; the repeats take turns, and the table shows medians.
 
 - stem "none": the network alone, on the normalised image, as in the paper.
@@ -44,7 +45,10 @@ from napari_unet3d.engine import (
     load,
     save,
 )
-from napari_unet3d.engine.device import available_memory
+from napari_unet3d.engine.device import (
+    available_memory,
+    choose_segmentation_precision,
+)
 
 WINDOWS = ((0.25, "constant"), (0.25, "gaussian"), (0.5, "constant"), (0.5, "gaussian"))
 QUICK_WINDOWS = ((0.25, "constant"), (0.5, "gaussian"))
@@ -104,6 +108,9 @@ def measure(case, stem, size, options):
     fits = room < 0.6 * available_memory(torch.device(options.device))
     methods = {"one pass": {}} if fits else {}
     methods |= {"ours": {}}
+    device = torch.device(options.device)
+    if choose_segmentation_precision(device) == torch.bfloat16:
+        methods |= {"ours, bfloat16": {"precision": "bfloat16"}}
     methods |= {
         f"MONAI, overlap {overlap:g}, {mode}": {"overlap": overlap, "mode": mode}
         for overlap, mode in windows

@@ -24,9 +24,12 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     prepare(case["threads"])
     with torch.no_grad():
-        answer = {"ours": ours, "one pass": one_pass, "tune": tune}.get(
-            case["method"], sliding_window
-        )(case)
+        answer = {
+            "ours": ours,
+            "ours, bfloat16": ours,
+            "one pass": one_pass,
+            "tune": tune,
+        }.get(case["method"], sliding_window)(case)
     print(json.dumps(answer))
 
 
@@ -113,7 +116,10 @@ def tune(case: dict) -> dict:
 
 def _segmenter(case: dict) -> Segmenter:
     # The network stays the same for all sizes, and takes no time to prepare.
-    config = SegmentationConfig(recompute_statistics=False, device=case["device"])
+    precision = case.get("precision", "float32")
+    config = SegmentationConfig(
+        recompute_statistics=False, device=case["device"], precision=precision
+    )
     return Segmenter(load(case["model"]), np.load(case["image"]), config)
 
 

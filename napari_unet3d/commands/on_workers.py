@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unet3d.engine.device import choose_devices
 from napari_unet3d.engine.errors import EngineError
@@ -71,6 +71,11 @@ class Workers:
     def device(self) -> str:
         """Type of the devices that compute."""
         return self.crew.device
+
+    @property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """Number format that all of them compute in."""
+        return self.crew.precision
 
     @property
     def block_memory(self) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet3d.engine import SegmentationConfig, Segmenter, load
 from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.blockwise import Selection
+from napari_unet3d.engine.device import name_of
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import Volume, create_volume, open_image
 from napari_unet3d.io.location import existing, located
@@ -162,9 +163,11 @@ def segment_file(
         with workers(dask, dask_local, config) as crew:
             if crew is None:
                 segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
+                config = replace(config, precision=name_of(segmenter.dtype))
                 device, carry_out = segmenter.device.type, on_devices(segmenter)
                 memory = memory_on_devices(config)
             else:
+                config = replace(config, precision=crew.precision)
                 # Only to plan with.
                 here = replace(config, device="cpu", recompute_statistics=False)
                 segmenter = Segmenter(checkpoint, volume.data, here)

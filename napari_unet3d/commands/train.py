@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(title)
         add_flags(group, section, without=OFTEN.get(section, ()))
     group = parser.add_argument_group("segmentation of the test volumes")
-    add_flags(group, "segmentation", without=("device",))
+    add_flags(group, "segmentation", without=("device", "precision"))
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unet3d import __version__
 from napari_unet3d.engine.errors import EngineError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 GPU = {"GPU": 1}
 """What a worker offers that computes on a GPU, and a block takes."""
 
+FALLBACK: Literal["float32"] = "float32"
+"""Number format where the workers would take several."""
+
 SHARE = 0.4
 """Of the memory that a worker is limited to, for a block."""
 
@@ -32,6 +35,8 @@ class Crew:
 
     device: str
     """Type of the devices that compute."""
+    precision: Literal["float32", "bfloat16"]
+    """Number format of the convolutions."""
     devices: tuple[str, ...]
     """Worker number k takes device k, modulo their number."""
     threads: int
@@ -47,6 +52,8 @@ class Facts:
     """What a worker says of itself."""
 
     device: str
+    precision: Literal["float32", "bfloat16"]
+    """Number format that it would take."""
     memory: float
     """Bytes for a block, if it had them alone."""
     cores: int
@@ -94,6 +101,9 @@ def survey(
     answers = client.run(_facts, config, workers=list(workers), on_error="return")
     facts = {name: _required(name, answer) for name, answer in answers.items()}
     device = _same_device(facts)
+    formats = {fact.precision for fact in facts.values()}
+    # What all of them can do, without a seam between their blocks.
+    precision = formats.pop() if len(formats) == 1 else FALLBACK
     _warn_of_rounding(facts)
     threads = _threads(workers, facts)
     if "OMP_NUM_THREADS" in os.environ:
@@ -115,7 +125,7 @@ def survey(
         file=sys.stderr,
     )
     devices = (device,) if devices == ("auto",) else devices
-    return Crew(device, devices, threads, memory, resources)
+    return Crew(device, precision, devices, threads, memory, resources)
 
 
 async def _facts(config: SegmentationConfig) -> Facts:
@@ -131,7 +141,11 @@ def _measured(config: SegmentationConfig) -> Facts:
     from dask.system import cpu_count
 
     from napari_unet3d.engine.columns import lasting_memory
-    from napari_unet3d.engine.device import choose_devices
+    from napari_unet3d.engine.device import (
+        choose_devices,
+        choose_segmentation_precision,
+        name_of,
+    )
 
     device = choose_devices(config.device)[0]
     if device.type == "cuda":
@@ -141,6 +155,7 @@ def _measured(config: SegmentationConfig) -> Facts:
     affinity = getattr(os, "sched_getaffinity", lambda _: ())(0)
     return Facts(
         device.type,
+        name_of(choose_segmentation_precision(device, config.precision)),
         lasting_memory(config, device),
         cpu_count(),
         tuple(sorted(affinity)),

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 SLAB = 8
 """Slices that enter a sweep at once, about."""
 
-SLAB_ON_GPU = 32
-"""There every operation takes some time, however few the slices."""
-
 MOST_MEMORY = 8 * 2**30
 """Bytes that a sweep takes at most unless more are allowed."""
 
@@ -47,8 +44,7 @@ FIXED = 224 * 2**20
 def slab_depth(network: UNet3D) -> int:
     """Return how many slices enter a sweep at once."""
     stride = network.total_stride[0]
-    is_gpu = network.head.weight.device.type == "cuda"
-    return max(1, (SLAB_ON_GPU if is_gpu else SLAB) // stride) * stride
+    return max(1, SLAB // stride) * stride
 
 
 @dataclass(frozen=True)

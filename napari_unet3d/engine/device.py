@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -104,6 +105,29 @@ def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
     if device.type == "cpu" and has_matrix_units():
         return torch.bfloat16
     return torch.float32
+
+
+def choose_segmentation_precision(
+    device: torch.device, name: str = "auto"
+) -> torch.dtype:
+    """Return the number format that volumes are segmented in.
+
+    "auto" is that of `choose_precision`, but for float16: responses and sums of a speck
+    may be too large for it, and no scaling helps.
+    """
+    dtype = choose_precision(device, name)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def name_of(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
+    """Return the name of a number format of segmentation, as in the configuration.
+
+    Examples
+    --------
+    >>> name_of(torch.bfloat16)
+    'bfloat16'
+    """
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 def has_matrix_units() -> bool:

@@ -26,7 +26,8 @@ class NextBatch:
     seed : int
         Of the training.
     device : torch.device
-        Where it is computed. On a CPU nothing is drawn ahead: its cores are busy.
+        Where it is computed. Only for CUDA is anything drawn ahead: the cores of a CPU
+        are busy.
     ranks : Ranks
         Those that share a batch.
     """
@@ -34,9 +35,9 @@ class NextBatch:
     def __init__(self, seed: int, device: torch.device, ranks: Ranks = ALONE) -> None:
         self._seed, self._ranks = seed, ranks
         self._thread = (
-            None
-            if device.type == "cpu"
-            else ThreadPoolExecutor(1, thread_name_prefix="drawing")
+            ThreadPoolExecutor(1, thread_name_prefix="drawing")
+            if device.type == "cuda"
+            else None
         )
         self._for: tuple[object, ...] = ()
         self._drawn: Future[Patches] | None = None
@@ -44,11 +45,20 @@ class NextBatch:
     def draw(self, source: BatchSource, plan: PatchPlan, step: int) -> Batch:
         """Return the batch of a step: that which was drawn ahead, if it is for this."""
         drawn, self._drawn = self._drawn, None
-        if drawn is not None and self._for == (source, plan, step):
-            patches = drawn.result()
-        else:
-            patches = self._read(source, plan, step)
+        try:
+            if drawn is not None and self._for == (source, plan, step):
+                patches = drawn.result()
+            else:
+                drawn = None
+                patches = self._read(source, plan, step)
+        finally:
+            # An error in it would hold on to it, and to what was read until then.
+            del drawn
         return source.complete(patches, self._ranks)
+
+    def forget(self) -> None:
+        """Give up what was drawn ahead, and its memory."""
+        self._for, self._drawn = (), None
 
     @contextmanager
     def ahead(self, source: BatchSource, plan: PatchPlan, step: int) -> Iterator[None]:

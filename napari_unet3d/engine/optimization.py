@@ -121,7 +121,7 @@ class Optimization:
             norm.momentum = momentum
             norm.train(not frozen)
         chosen, target = None, batch.target
-        if frozen:
+        if frozen or not self._norms:
             # Nothing depends on the other voxels, as long as no statistics do.
             chosen = target != UNLABELLED
             target = target[chosen].view(1, 1, 1, -1)

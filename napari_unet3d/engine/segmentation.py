@@ -22,7 +22,11 @@ from .block_plan import plan_columns
 from .columns import SLAB, present_memory, slab_depth
 from .config import SegmentationConfig, Triple
 from .decision import as_labels, as_shares
-from .device import choose_devices, choose_precision, out_of_memory_as_error
+from .device import (
+    choose_devices,
+    choose_segmentation_precision,
+    out_of_memory_as_error,
+)
 from .errors import EngineError
 from .events import Segmented
 from .folding import fold_normalization
@@ -143,7 +147,7 @@ class Segmenter:
         if self.config.recompute_statistics and model.normalization == "batch":
             with out_of_memory_as_error(OUT_OF_MEMORY):
                 recompute_statistics(network, self.features)
-        self.dtype = choose_precision(self.device, self.config.precision)
+        self.dtype = choose_segmentation_precision(self.device, self.config.precision)
         self.network = fold_normalization(network).to(self.dtype)
 
     def on(self, device: torch.device) -> Segmenter:

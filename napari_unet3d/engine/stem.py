@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RESPONSES_PER_SCALE = 5
 """Smoothed intensity, gradient magnitude, three eigenvalues of the Hessian."""
 
-PORTION = {"cpu": 2**17, "cuda": 2**24}
+PORTION = {"cpu": 2**17, "cuda": 2**21}
 """Voxels, of all channels together, whose derivatives are computed at once, about."""
 
 SMOOTHED = 128

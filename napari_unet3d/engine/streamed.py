@@ -188,9 +188,11 @@ def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
 
 def _is_quick(dtype: torch.dtype) -> bool:
     """Tell whether oneDNN convolves this number format on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return dtype == torch.float32
 
 
 def upsample_into(up: UpConvolution, x: Tensor, out: Tensor) -> None:

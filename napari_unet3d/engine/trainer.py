@@ -189,6 +189,7 @@ class Trainer:
             if self.step % every == 0:
                 yield from self._timed(self.validate())
             yield from self._saving.if_due()
+        self._next_batch.forget()
         finished = self.schedule.progress >= 1
         reason = "finished" if finished else "stopped" if self._stopped else "paused"
         if self.step % every and reason != "paused":
@@ -268,6 +269,7 @@ class Trainer:
                 if not is_out_of_memory(error) or smaller is None:
                     with out_of_memory_as_error(OUT_OF_MEMORY):
                         raise
+            self._next_batch.forget()
             self.optimization.free()
             self.plan = self.data.held_out.plan = smaller
             yield Warned(

@@ -75,11 +75,13 @@ class HeldOut:
         if self._source is None:
             return None
         totals = np.zeros((3, self._n_classes), np.int64)
-        with torch.no_grad(), autocast:
+        with torch.no_grad():
             for k in self._ranks.share(BATCHES):
                 batch = self._source.draw(self.plan, np.random.default_rng(k))
                 labelled = batch.target >= 0
-                logits = network(batch.features, batch.region, labelled)
+                # The filters are not computed in a short number format.
+                with autocast:
+                    logits = network(batch.features, batch.region, labelled)
                 totals += count(
                     batch.target[labelled].cpu().numpy() + 1,
                     logits.argmax(dim=1).flatten().cpu().numpy() + 1,

@@ -7,12 +7,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from napari_unet3d.engine.block_plan import plan_blocks
 from napari_unet3d.engine.blockwise import segment_block
 from napari_unet3d.engine.columns import lasting_memory
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.config_values import build
+from napari_unet3d.engine.device import name_of
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Warned
 from napari_unet3d.engine.segmentation import Segmenter
@@ -231,7 +233,9 @@ def describe_origin(
     for module in (segmenter.network, segmenter.features.stem):
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            # As bytes: NumPy has no bfloat16.
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(plain.numpy().tobytes())
     statistics = segmenter.features.statistics
     shape = "×".join(map(str, segmenter.features.image.shape))
     mean, deviation = (
@@ -242,6 +246,7 @@ def describe_origin(
         "model": f"of weights {digest.hexdigest()[:16]}",
         "image": f"of {shape} with mean {mean} and deviation {deviation}",
         "device": segmenter.device.type,
+        "precision": name_of(segmenter.dtype),
         "probabilities": ", ".join(map(os.path.abspath, more_targets)) or "none",
     }
 

@@ -41,7 +41,7 @@ def test_a_configuration_is_printed_with_its_defaults(work, program):
     (work / "c.yaml").write_text("training: {steps: 7}\noutput: {model: m.pt}\n")
     described = yaml.safe_load(program("inspect", "c.yaml").out)
     assert described["training"]["steps"] == 7
-    assert described["training"]["learning_rate"] == 1e-2
+    assert described["training"]["learning_rate"] == 5e-3
     assert described["model"]["depth"] == 4
     assert described["segmentation"]["weights"] == "best"
     assert set(described) == {"data", "model", "training", "segmentation", "output"}

@@ -12,7 +12,9 @@ from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.errors import EngineError
 
 CONFIG = SegmentationConfig()
-PLAIN = Facts("cpu", 12.0, 8, tuple(range(8)), "torch 2 on AVX512", __version__)
+PLAIN = Facts(
+    "cpu", "float32", 12.0, 8, tuple(range(8)), "torch 2 on AVX512", __version__
+)
 
 
 class Workers:
@@ -88,6 +90,15 @@ def test_processes_of_this_machine_share_its_gpus():
     client.cluster = "local"
     crew = survey(client, CONFIG, ("cuda:0", "cuda:1"))
     assert (crew.devices, crew.block_memory) == (("cuda:0", "cuda:1"), 20.0)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"), [("bfloat16", "bfloat16"), ("float32", "float32")]
+)
+def test_all_blocks_have_one_number_format(other, expected):
+    short = replace(PLAIN, precision="bfloat16")
+    crew = survey(Workers((short, {}), (replace(PLAIN, precision=other), {})), CONFIG)
+    assert crew.precision == expected
 
 
 def test_workers_that_round_differently_are_told(capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,14 +34,6 @@ QUICK = TrainingConfig(
 def one_torch_thread(two_torch_threads: None) -> None:
     """Keep torch to one thread: volumes this small gain nothing from a second."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def no_matrix_units() -> Iterator[None]:
-    """Have "auto" mean float32 on every processor."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_unet3d.engine.device.has_matrix_units", lambda: False)
-        yield
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:

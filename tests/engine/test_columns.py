@@ -59,23 +59,26 @@ def of_slice(network, core=(0, EDGE), size=EDGE):
 
 def measured(network, depth, core=(0, EDGE), piece=(0, EDGE)):
     """Return the bytes that the sweep of a piece of the volume takes."""
-    slab = slab_depth(network)
+    slab, dtype = slab_depth(network), network.head.weight.dtype
     edge = piece[1] - piece[0]
     size = (1, network.encoder[0].first.conv.in_channels, slab, edge, edge)
     inner = (core[0] - piece[0], core[1] - piece[0])
     with LiveBytes() as live:
         workspace = Workspace()
-        slabs = slabs_of(size, depth // slab, workspace)
+        slabs = slabs_of(size, depth // slab, workspace, dtype)
         for _ in sweep(network, slabs, (inner, inner), workspace):
             pass
     return live.peak
 
 
-def slabs_of(size, count, workspace):
+def slabs_of(size, count, workspace, dtype):
     """Yield slabs as filters do, with as much in between, and as much again."""
-    slab = torch.empty(size, device="meta", memory_format=torch.channels_last_3d)
+    single = torch.empty(0, device="meta")
+    slab = torch.empty(
+        size, device="meta", dtype=dtype, memory_format=torch.channels_last_3d
+    )
     for _ in range(count):
-        assert workspace.take(size, slab).shape == size
+        assert workspace.take(size, single).shape == size
         torch.empty(size, device="meta")
         yield slab
 
@@ -96,9 +99,10 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("core", [(0, EDGE), (160, EDGE), (208, 304)])
-def test_the_estimate_is_enough_and_not_far_too_much(core, name):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_is_enough_and_not_far_too_much(dtype, core, name):
     network = UNet3D(n_classes=3, **NETWORKS[name], normalization="none")
-    network = network.to("meta", memory_format=torch.channels_last_3d).eval()
+    network = network.to("meta", dtype, memory_format=torch.channels_last_3d).eval()
     # A larger volume, of which the sweep gets a column with its halo.
     low, high = with_halo(network, core, 1, EDGE)
     slice_extent = of_slice(network, core)
@@ -107,7 +111,9 @@ def test_the_estimate_is_enough_and_not_far_too_much(core, name):
     estimate = sweep_bytes(network, slice_extent)
     # A layer's weights may be there in another order too; gaps are allowed for.
     copied = 4 * max(parameter.numel() for parameter in network.parameters())
-    assert 0.75 * estimate < used <= 1.02 * estimate + copied
+    # What the filters need stays in single precision: of few channels the most.
+    least = 0.75 if dtype == torch.float32 else 0.65
+    assert least * estimate < used <= 1.02 * estimate + copied
 
 
 def test_memory_does_not_grow_with_the_slices():

@@ -82,7 +82,17 @@ def test_what_fails_fails_when_it_is_asked_for(source):
     assert batches.draw(source, PLAN, 1) == in_turn(1)
 
 
-def test_a_cpu_draws_nothing_ahead(source):
-    with NextBatch(5, torch.device("cpu")).ahead(source, PLAN, 1):
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_others_draw_nothing_ahead(source, device):
+    with NextBatch(5, torch.device(device)).ahead(source, PLAN, 1):
         pass
     assert not source.threads
+
+
+def test_what_is_forgotten_is_drawn_again(source):
+    batches = cuda()
+    with batches.ahead(source, PLAN, 1):
+        pass
+    batches.forget()
+    assert batches.draw(source, PLAN, 1) == in_turn(1)
+    assert len(source.threads) == 2

@@ -200,7 +200,13 @@ def test_the_same_seed_trains_the_same(make_trainer, volume):
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice_cross_entropy"])
 def test_two_intensities_are_soon_told_apart(loss, make_trainer, volume, toy):
     trainer = make_trainer(
-        [volume], {"base_channels": 4}, steps=80, learning_rate=0.02, loss=loss
+        [volume],
+        {"base_channels": 4},
+        steps=80,
+        learning_rate=0.02,
+        freeze_statistics=0.2,
+        decay=0.5,
+        loss=loss,
     )
     events = list(trainer.run())
     image, truth = toy

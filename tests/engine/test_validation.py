@@ -28,6 +28,7 @@ class Threshold(nn.Module):
     def forward(self, x, region, chosen):
         z, y, x_ = (slice(low, high) for low, high in region)
         classes = x[:, 0, z, y, x_][chosen].round().long().view(1, 1, 1, -1) - 1
+        classes = classes.clamp(0, 2)
         if self.wrong is not None:
             classes[classes == self.wrong] = 0
         return nn.functional.one_hot(classes, 3).movedim(-1, 1).float()
@@ -114,3 +115,22 @@ def test_no_gradients_are_kept(truth, slices):
             return super().forward(x, region, chosen)
 
     held_out(truth, slices).measure(Watched(), nullcontext())
+
+
+def test_filters_are_not_computed_in_a_short_number_format(truth, slices):
+    image = np.random.default_rng(0).normal(0, 1, truth.shape).astype(np.float32)
+    annotation = Annotation.from_labels(truth * slices.astype(np.uint8))
+    volumes = [
+        FeatureVolume(
+            image[None],
+            IntensityStatistics((0.0,), (1.0,)),
+            FilterStem(1, (1.0, 4.0)),
+        )
+        for _ in range(2)
+    ]
+    contexts = nullcontext(), torch.autocast("cpu", torch.bfloat16)
+    for volume, context in zip(volumes, contexts, strict=True):
+        part = HeldOut([volume], [annotation], PLAN, MODEL)
+        part.measure(Threshold(), context)
+    box = [0, 0, 0], truth.shape
+    assert torch.equal(volumes[0].crop(*box), volumes[1].crop(*box))

@@ -11,10 +11,11 @@ import pytest
 import torch
 import zarr
 
-from napari_unet3d.engine import load, segment
+from napari_unet3d.engine import SegmentationConfig, Segmenter, load, segment
 from napari_unet3d.io import create_volume, open_image, read_labels
 from napari_unet3d.io.affine_view import AffineView
 from napari_unet3d.io.lazy_image import StoredImage
+from napari_unet3d.io.record import differences
 from napari_unet3d.io.stored_array import locate
 from napari_unet3d.worker.protocol import (
     Failed,
@@ -28,6 +29,7 @@ from napari_unet3d.worker.protocol import (
     Warned,
     WorkerDied,
 )
+from napari_unet3d.worker.segmenting_to_disk import describe_origin
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -66,6 +68,17 @@ def model_file(worker, tmp_path):
 def finished(target):
     record = json.loads((target.parent / f"{target.name}.unfinished.json").read_text())
     return record["finished"], record["blocks"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_record_names_the_number_format(model_file, wide, precision):
+    checkpoint, config = load(model_file), SegmentationConfig(precision=precision)
+    described = describe_origin(Segmenter(checkpoint, wide, config), [])
+    assert described["precision"] == precision
+    assert described == describe_origin(Segmenter(checkpoint, wide, config), [])
+    other = SegmentationConfig(precision=precision, weights="latest")
+    changed = describe_origin(Segmenter(checkpoint, wide, other), [])
+    assert differences(described, changed)
 
 
 def test_it_equals_the_engine_and_can_be_looked_at_meanwhile(
