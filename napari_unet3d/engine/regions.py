@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Range = tuple[int, int]
 """First and one past the last voxel along an axis."""
@@ -14,6 +15,10 @@ Range = tuple[int, int]
 
 Region = tuple[Range, Range, Range]
 """A box of voxels, ZYX."""
+
+
+VOXELS_AT_ONCE = 1024
+"""Single voxels are computed in multiples of so many."""
 
 
 def grow(box: Region, margin: int, size: Sequence[int]) -> Region:
@@ -103,3 +108,24 @@ def paddings_between(given: Region, wanted: Region) -> list[Range]:
         (1 - (out_low - low), 1 - (high - out_high))
         for (low, high), (out_low, out_high) in zip(given, wanted, strict=True)
     ]
+
+
+def in_multiples(index: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Name the first voxel some times more, so that their number is seldom a new one.
+
+    oneDNN takes milliseconds to prepare for each shape that it has not met yet.
+    """
+    missing = -len(index[0]) % VOXELS_AT_ONCE
+    return tuple(functional.pad(axis, (0, missing)) for axis in index)
+
+
+def take_voxels(x: Tensor, index: tuple[Tensor, ...]) -> Tensor:
+    """Take M voxels of `x` (N, C, Z, Y, X) as (1, C, 1, 1, M), channels last.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C, Z, Y, X)
+    index : tuple of four Tensors of shape (M,)
+        N, Z, Y and X of each.
+    """
+    return x.movedim(1, -1)[index].view(1, 1, 1, -1, x.shape[1]).movedim(-1, 1)

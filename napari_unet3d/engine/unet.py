@@ -16,8 +16,10 @@ from .regions import (
     crop,
     crop_centre,
     grow,
+    in_multiples,
     join_crops,
     paddings_between,
+    take_voxels,
 )
 
 
@@ -135,12 +137,22 @@ class UNet3D(nn.Module):
             The shape of the image, or of the region, or what unpadded convolutions
             leave of the image. Of chosen voxels (1, n_classes, 1, 1, M), in order.
         """
-        return self._logits(self.decode(x, region, chosen))
+        if chosen is None:
+            return self._logits(self.decode(x, region))
+        index = chosen.nonzero(as_tuple=True)
+        logits = self._logits(self._decode(x, region, in_multiples(index)))
+        return logits[..., : len(index[0])]
 
     def decode(
         self, x: Tensor, region: Region | None = None, chosen: Tensor | None = None
     ) -> Tensor:
         """Compute what the head turns into logits: (N, C, Z, Y, X), as `forward`."""
+        index = None if chosen is None else chosen.nonzero(as_tuple=True)
+        return self._decode(x, region, index)
+
+    def _decode(
+        self, x: Tensor, region: Region | None, index: tuple[Tensor, ...] | None
+    ) -> Tensor:
         image, skips = x, []
         for level, block in enumerate(self.encoder):
             x = block(x, self._encoder_paddings())
@@ -154,9 +166,8 @@ class UNet3D(nn.Module):
         else:
             x = self._decode_region(x, skips, region)
             image = image if region is None else crop(image, region)
-        if chosen is not None:
-            index = chosen.nonzero(as_tuple=True)
-            x, image = _voxels(x, index), _voxels(image, index)
+        if index is not None:
+            x, image = take_voxels(x, index), take_voxels(image, index)
         return self._join(x, image)
 
     def classify(self, decoded: Tensor, image: Tensor) -> Tensor:
@@ -231,8 +242,3 @@ class UNet3D(nn.Module):
                 # Each output voxel sums over the input channels of one voxel only.
                 nn.init.normal_(module.weight, std=module.weight.shape[0] ** -0.5)
         nn.init.normal_(self.head.weight, std=0.01)
-
-
-def _voxels(x: Tensor, index: tuple[Tensor, ...]) -> Tensor:
-    """Take voxels (1, C, 1, 1, M) of `x` (N, C, Z, Y, X), channels last in memory."""
-    return x.movedim(1, -1)[index].view(1, 1, 1, -1, x.shape[1]).movedim(-1, 1)
