@@ -70,7 +70,7 @@ bench-gui: ## Measure how fluent napari stays while training, and what a person 
 	$(WITH_DISPLAY) $(BIN)/python benchmarks/gui_latency.py $(ARGS)
 
 pretrain: export GOMP_SPINCOUNT = 2000
-pretrain: ## Learn the weights of the warm start from generated volumes (an hour)
+pretrain: ## Learn a warm start from generated volumes (docs/benchmarks.md has ours)
 	$(SETUP)
 	$(BIN)/python pretraining/pretrain.py \
 	    --output napari_unet3d/engine/warm_start.pt $(ARGS)

@@ -20,7 +20,7 @@ from napari_unet3d.engine import ModelConfig, Trainer, TrainingConfig, batches
 if TYPE_CHECKING:
     from napari_unet3d.engine.planning import PatchPlan
 
-BATCHES = 2
+BATCHES = 4
 """Batches that every variant goes through, drawn beforehand."""
 
 COUNTED = 20

@@ -1,7 +1,8 @@
 """Learn features from random volumes, for the first minutes of a training.
 
     python pretraining/pretrain.py --steps 9000 --output warm_start.pt
-    python pretraining/pretrain.py --device cuda --volumes 8 --workers 15 --steps 12000
+    python pretraining/pretrain.py --device cuda --volumes 8 --episodes 12 --workers 15
+        --steps 1000000 --seconds 360
 
 An episode is what a person does: of a volume never seen before a few slices are
 annotated, and all the rest is to be told. The head is not learned but solved for in
