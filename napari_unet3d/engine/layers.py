@@ -80,10 +80,13 @@ def _convolve(
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply a 1×1×1 convolution as a matrix product.
+    """Apply a 1×1×1 convolution.
 
-    Its gradient takes a fifth of the time on a CPU, where few channels come out.
+    To single voxels in a row it is a matrix product: in float32 two to four times as
+    fast on a CPU. Of patches torch's convolution is the quicker one.
     """
+    if x.shape[2:4] != (1, 1):
+        return functional.conv3d(x, weight, bias)
     product = functional.linear(x.movedim(1, -1), weight.flatten(1), bias)
     return product.movedim(-1, 1)
 

@@ -111,8 +111,9 @@ def test_the_estimate_is_enough_and_not_far_too_much(dtype, core, name):
     estimate = sweep_bytes(network, slice_extent)
     # A layer's weights may be there in another order too; gaps are allowed for.
     copied = 4 * max(parameter.numel() for parameter in network.parameters())
-    # What the filters need stays in single precision: of few channels the most.
-    least = 0.75 if dtype == torch.float32 else 0.65
+    # Softmax and labels, which are in single precision and not part of the sweep, are
+    # what a flat network needs most for.
+    least = 0.75 if dtype == torch.float32 else 0.6
     assert least * estimate < used <= 1.02 * estimate + copied
 
 
