@@ -25,7 +25,7 @@ demo: ## Train on a generated volume and segment it: no window, no GPU
 
 test: ## Run all tests and report the coverage of the engine
 	$(SETUP) --display dev
-	$(WITH_DISPLAY) $(PYTEST) --cov=napari_unet3d.engine --cov-report=term $(ARGS)
+	$(WITH_DISPLAY) $(PYTEST) --cov=napari_unet3d.engine --cov-report=term -n 2 $(ARGS)
 
 lint: ## Check style and format
 	$(SETUP) dev

@@ -4,11 +4,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+ONE_BY_ONE = ("tests/distributed", "tests/qt", "tests/worker")
+"""They share the display, or measure how soon a process answers."""
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -26,6 +29,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("data")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process of pytest run all tests that are to run one after the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "one by one" if path.startswith(ONE_BY_ONE) else path
+
+    return Scheduling(config, log)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests marked `gpu` where there is none."""
     if item.get_closest_marker("gpu"):
@@ -36,10 +52,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def two_torch_threads() -> None:
-    """Keep torch to two threads: the same rounding and speed on every machine."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(2)
+def torch_begins_anew() -> None:
+    """Make torch draw the same in whatever order tests run, in one thread."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,8 @@ def _reason(exitcode: int) -> str:
     return KILLED if exitcode == -9 else ENDED.format(exitcode)
 
 
-def _tail(errors: IO[bytes], most: int = 4000) -> str:
+def _tail(errors: IO[bytes], most: int = 32_000) -> str:
+    # A crash is named in the first line, above the stacks of all threads.
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - most))
     return errors.read().decode(errors="replace")

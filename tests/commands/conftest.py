@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from numpy.typing import NDArray
 
 from napari_unet3d._sample_data import sparse_annotation, tubules
@@ -35,12 +34,6 @@ class Result:
 
 
 Program = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def two_torch_threads() -> None:
-    """Keep torch to one thread here: the volumes are too small for more."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
-import torch
 import zarr
 from distributed import Client, LocalCluster
 
@@ -34,10 +33,9 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 
 
 @pytest.fixture(autouse=True)
-def two_torch_threads(monkeypatch):
-    """Keep torch to one thread, here and in the workers."""
+def one_thread_in_workers(monkeypatch):
+    """Keep torch to one thread in the workers too."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,6 @@ QUICK = TrainingConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_torch_thread(two_torch_threads: None) -> None:
-    """Keep torch to one thread: volumes this small gain nothing from a second."""
-    torch.set_num_threads(1)
-
-
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
     """Give a network weights and statistics as if it had been trained."""
     generator = torch.Generator().manual_seed(seed)
