@@ -25,7 +25,8 @@ demo: ## Train on a generated volume and segment it: no window, no GPU
 
 test: ## Run all tests and report the coverage of the engine
 	$(SETUP) --display dev
-	$(WITH_DISPLAY) $(PYTEST) --cov=napari_unet3d.engine --cov-report=term -n 2 $(ARGS)
+	$(WITH_DISPLAY) $(PYTEST) --cov=napari_unet3d.engine --cov-report=term \
+	    -n 2 --dist loadgroup $(ARGS)
 
 lint: ## Check style and format
 	$(SETUP) dev

@@ -33,6 +33,7 @@ from reporting import add_options, machine, prepare, print_table, write_json
 
 from napari_unet3d._sample_data import tubules
 from napari_unet3d.io import create_volume
+from napari_unet3d.io.record import BlockRecord
 
 COLUMNS = {
     "voxels": ("size", "d"),
@@ -44,6 +45,9 @@ COLUMNS = {
     "RSS to smallest": ("relative peak", ".2f"),
     "growth, GiB": ("growth", ".2f"),
 }
+
+LOADING = 5
+"""Seconds until a command has loaded its libraries and opened what it reads, about."""
 
 # The kernel's own mark of the highest memory, which begins anew with the program; that
 # of getrusage begins with what the program that started it had.
@@ -192,25 +196,21 @@ def kill(folder, options):
         raise SystemExit("the uninterrupted run failed")
     seconds = time.perf_counter() - began
     rng, kills = np.random.default_rng(options.seed), 0
-    record = folder / "killed.ome.zarr.unfinished.json"
     while True:
         process = start("killed.ome.zarr")
-        # Now and then before the first block is done, now and then after several.
-        moment = rng.uniform(0, 2.2 * seconds / max(1, options.kill))
-        if kills == options.kill:
-            moment = None
-        elif kills:
-            moment += 5  # to load the libraries
+        # While libraries are loaded, before the first block is done, after several:
+        # at random, but so that all kills come before the end.
+        record = BlockRecord.read(folder / "killed.ome.zarr")
+        done = len(record.finished) / record.blocks if record else 0.0
+        each = (1 - done) * seconds / (options.kill - kills + 1)
+        moment = rng.uniform(0, LOADING + each) if kills < options.kill else None
         try:
             status = process.wait(moment)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
-            done = (
-                json.loads(record.read_text())["finished"] if record.is_file() else []
-            )
-            print(f"killed {kills} times, {len(done)} blocks are finished", flush=True)
+            print(f"killed {kills} times, {done:.0%} finished before", flush=True)
             continue
         if status:
             raise SystemExit(f"the run after {kills} kills ended with {status}")

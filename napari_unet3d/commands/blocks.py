@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -15,11 +14,11 @@ from napari_unet3d.engine.block_plan import least_memory, plan_blocks
 from napari_unet3d.engine.blockwise import Selection, segment_block
 from napari_unet3d.engine.columns import lasting_memory
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
-from napari_unet3d.engine.events import Segmented, TrainingEvent
+from napari_unet3d.engine.events import Segmented
 from napari_unet3d.io.layout import chunks_of
 from napari_unet3d.io.record import BlockRecord, differences
 
-from .progress import Reporter, duration
+from .progress import RemainingTime
 
 if TYPE_CHECKING:
     from napari_unet3d.engine.regions import Region
@@ -40,11 +39,17 @@ class Task:
     block_memory: float | None = None
     """Bytes for each of several blocks at a time, where no earlier run says it."""
     with_probabilities: bool = False
+    at_once: int = 1
+    """Blocks at the same time, where no earlier run says it."""
 
-    def plan(self, memory: float) -> list[Region]:
-        """Return the blocks."""
+    def plan(
+        self, memory: float | None = None, at_once: int | None = None
+    ) -> list[Region]:
+        """Return the blocks, of an earlier run where it says memory and number."""
         network, shape, chunks, region, beside = self._extent()
-        return plan_blocks(network, shape, chunks, memory, region, beside)
+        memory = self.memory() if memory is None else memory
+        at_once = at_once or self.at_once
+        return plan_blocks(network, shape, chunks, memory, region, beside, at_once)
 
     def least_memory(self) -> float:
         """Return the bytes that the smallest blocks take."""
@@ -168,14 +173,15 @@ def segment_resumably(
             f"take about {least / 2**30:.2g} GiB, and that is used",
             file=sys.stderr,
         )
-    blocks = task.plan(memory)
+    at_once = task.at_once if record is None else record.at_once
+    blocks = task.plan(memory, at_once)
     if record is not None and record.blocks != len(blocks):
         raise EngineError(
             f"{record.path} was planned by another version, in {record.blocks} blocks "
             f"instead of {len(blocks)}; begin anew with --restart"
         )
     is_new = record is None
-    record = record or BlockRecord(target, made_from, len(blocks), memory)
+    record = record or BlockRecord(target, made_from, len(blocks), memory, at_once)
     try:
         if not record.is_complete:
             arrays: list[Any] = list(_opened(volumes, record, is_new))
@@ -264,29 +270,3 @@ def _kept(
         ) from error
     print(f"\n{state}; repeat the command to go on", file=sys.stderr)
     raise error
-
-
-class RemainingTime(Reporter):
-    """Tell how much is segmented and how long the rest will take.
-
-    Parameters
-    ----------
-    begun : float
-        Share that an earlier run did.
-    stream : text stream, optional
-        Standard error by default.
-    """
-
-    def __init__(self, begun: float = 0.0, stream: TextIO | None = None) -> None:
-        super().__init__(stream)
-        self._begun = begun
-        self._began = time.monotonic()
-
-    def __call__(self, event: TrainingEvent | Segmented) -> None:
-        """Show an event."""
-        if not isinstance(event, Segmented) or event.progress >= 1:
-            super().__call__(event)
-        elif self._due():
-            seconds = time.monotonic() - self._began
-            left = seconds * (1 - event.progress) / (event.progress - self._begun)
-            self._renew(f"segmented {event.progress:4.0%}, {duration(left)} left")

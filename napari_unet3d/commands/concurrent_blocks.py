@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet3d.engine.columns import lasting_memory
 from napari_unet3d.engine.device import choose_devices
 from napari_unet3d.engine.events import BlockProgress, Segmented
-from napari_unet3d.engine.several_devices import segment_blocks
+from napari_unet3d.engine.several_devices import (
+    memory_for_each,
+    on_every_device,
+    segment_blocks,
+)
 from napari_unet3d.io.layout import chunks_of
 
-from .blocks import RemainingTime
+from .blocks import Task
+from .progress import RemainingTime
 
 if TYPE_CHECKING:
-    from napari_unet3d.engine.config import SegmentationConfig
+    from napari_unet3d.engine.blockwise import Selection
     from napari_unet3d.engine.regions import Region
     from napari_unet3d.engine.segmentation import Segmenter
 
-    from .blocks import CarryOut, Task
+    from .blocks import CarryOut
 
 Progress = Generator[BlockProgress, None, None]
+
+
+def task_on_devices(
+    segmenter: Segmenter, selection: Selection, with_probabilities: bool
+) -> Task:
+    """Return a task for all devices of the settings.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        On the first of them.
+    selection, with_probabilities
+        As of `Task`.
+    """
+    config = segmenter.config
+    count = len(choose_devices(config.device))
+    memory = memory_for_each(config) if count > 1 else None
+    return Task(segmenter, selection, memory, with_probabilities, count)
 
 
 def on_devices(segmenter: Segmenter) -> CarryOut | None:
@@ -36,11 +57,13 @@ def on_devices(segmenter: Segmenter) -> CarryOut | None:
     segmenter : Segmenter
         On the first of them.
     """
-    first, *more = choose_devices(segmenter.config.device)
-    if not more:
+    if len(choose_devices(segmenter.config.device)) == 1:
         return None
-    segmenters = [segmenter, *(segmenter.on(device) for device in more)]
-    print(f"segmenting on {', '.join(map(str, [first, *more]))}", file=sys.stderr)
+    segmenters = on_every_device(segmenter)
+    print(
+        f"segmenting on {', '.join(str(each.device) for each in segmenters)}",
+        file=sys.stderr,
+    )
 
     def begin(
         task: Task,
@@ -60,20 +83,6 @@ def on_devices(segmenter: Segmenter) -> CarryOut | None:
         )
 
     return reported(begin)
-
-
-def memory_on_devices(config: SegmentationConfig) -> float | None:
-    """Return the bytes for each block on several devices, `None` for a single one.
-
-    Devices named twice, and all CPUs, share their memory.
-    """
-    devices = choose_devices(config.device)
-    if len(devices) == 1:
-        return None
-    if config.memory:
-        return lasting_memory(config, devices[0])
-    sharing = Counter(map(str, devices))
-    return min(lasting_memory(config, d) / sharing[str(d)] for d in devices)
 
 
 def reported(

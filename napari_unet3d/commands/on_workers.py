@@ -82,6 +82,11 @@ class Workers:
         """Bytes for a block."""
         return self.crew.block_memory
 
+    @property
+    def at_once(self) -> int:
+        """Blocks that all of them segment at the same time."""
+        return self.crew.at_once
+
     def carry_out(self, files: Files, config: SegmentationConfig) -> CarryOut:
         """Return what has blocks segmented by the workers."""
         from napari_unet3d.distributed.block_task import Job, begun_at

@@ -124,3 +124,29 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60}:{whole % 60:02d} min"
+
+
+class RemainingTime(Reporter):
+    """Tell how much is segmented and how long the rest will take.
+
+    Parameters
+    ----------
+    begun : float
+        Share that an earlier run did.
+    stream : text stream, optional
+        Standard error by default.
+    """
+
+    def __init__(self, begun: float = 0.0, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._begun = begun
+        self._began = time.monotonic()
+
+    def __call__(self, event: TrainingEvent | Segmented) -> None:
+        """Show an event."""
+        if not isinstance(event, Segmented) or event.progress >= 1:
+            super().__call__(event)
+        elif self._due():
+            seconds = time.monotonic() - self._began
+            left = seconds * (1 - event.progress) / (event.progress - self._begun)
+            self._renew(f"segmented {event.progress:4.0%}, {duration(left)} left")

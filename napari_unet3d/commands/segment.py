@@ -19,13 +19,14 @@ from napari_unet3d.io.location import existing, located
 from napari_unet3d.io.unfinished import UnfinishedVolume
 
 from . import on_workers, selection
-from .blocks import RemainingTime, Task, segment_all, segment_resumably
-from .concurrent_blocks import memory_on_devices, on_devices
+from .blocks import Task, segment_all, segment_resumably
+from .concurrent_blocks import on_devices, task_on_devices
 from .described import descriptions, warn_of_spacing
 from .files import check_outputs, expanded
 from .flags import add_flags, given_flags
 from .on_workers import Files, workers
 from .origin import origin, read_from
+from .progress import RemainingTime
 from .selection import read_selection
 from .settings import build_run, overlay_values, read_run
 
@@ -153,6 +154,7 @@ def segment_file(
     volume = open_image(image, axes=axes, channels=channels)
     warn_of_spacing(checkpoint, volume)
     chosen = read_selection(volume.data.shape[1:], region, mask, skip_below, axes)
+    selected, with_probabilities = chosen or Selection(), len(outputs) > 1
     if other is None:
         files = [
             UnfinishedVolume(path, shape, "uint8", **description)
@@ -165,19 +167,26 @@ def segment_file(
                 segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
                 config = replace(config, precision=name_of(segmenter.dtype))
                 device, carry_out = segmenter.device.type, on_devices(segmenter)
-                memory = memory_on_devices(config)
+                task = task_on_devices(segmenter, selected, with_probabilities)
             else:
                 config = replace(config, precision=crew.precision)
                 # Only to plan with.
                 here = replace(config, device="cpu", recompute_statistics=False)
                 segmenter = Segmenter(checkpoint, volume.data, here)
-                device, memory = crew.device, crew.block_memory
+                device = crew.device
+                task = Task(
+                    segmenter,
+                    selected,
+                    crew.block_memory,
+                    with_probabilities,
+                    crew.at_once,
+                )
                 named = Files(model, image, axes, channels, mask, files)
                 carry_out = crew.carry_out(named, config)
             made_from = origin(model, volume, segmenter.features.statistics, config)
             made_from["device"] = device
             segment_resumably(
-                Task(segmenter, chosen or Selection(), memory, len(outputs) > 1),
+                task,
                 files,
                 made_from
                 | read_from(axes, channels, outputs[1:])
@@ -214,9 +223,8 @@ def _segment_at_once(
             for event in segmenter.run(*arrays):
                 report(event)
         else:
-            memory = memory_on_devices(config)
-            task = Task(segmenter, chosen or Selection(), memory, len(outputs) > 1)
-            steps = (carry_out or segment_all)(task, task.plan(task.memory()), *arrays)
+            task = task_on_devices(segmenter, chosen or Selection(), len(outputs) > 1)
+            steps = (carry_out or segment_all)(task, task.plan(), *arrays)
             with closing(steps):
                 for _ in steps:
                     pass

@@ -45,6 +45,8 @@ class Crew:
     """Bytes for a block."""
     resources: dict[str, int] | None
     """That each block takes of its worker."""
+    at_once: int
+    """Blocks that are segmented at the same time."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def survey(
         file=sys.stderr,
     )
     devices = (device,) if devices == ("auto",) else devices
-    return Crew(device, precision, devices, threads, memory, resources)
+    at_once = sum(1 if resources else workers[name]["nthreads"] for name in facts)
+    return Crew(device, precision, devices, threads, memory, resources, at_once)
 
 
 async def _facts(config: SegmentationConfig) -> Facts:

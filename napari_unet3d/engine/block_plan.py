@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from .columns import BESIDE, Extent, column_bytes, extent, sweep_work
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 HALO_SHARE = 0.05
 """Of the slices, at most, that are computed twice because blocks end along Z."""
+
+ROUNDS = 4
+"""Blocks for each of several devices of which one more or less makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ def plan_blocks(
     memory: float,
     region: Region | None = None,
     beside: float = BESIDE,
+    at_once: int = 1,
 ) -> list[Region]:
     """Return the blocks of a volume, in the order in which to segment them.
 
     The same arguments always give the same plan. Of all plans whose blocks fit in
-    memory it is the one that computes the least twice.
+    memory it is the one that computes the least twice; where these are few blocks for
+    several devices, the one with which the last device is done first.
 
     Parameters
     ----------
@@ -57,6 +63,8 @@ def plan_blocks(
         Only the chunks that this box meets.
     beside : float
         Bytes for each voxel of a slice beside the sweep's.
+    at_once : int
+        Blocks that are segmented at the same time.
     """
     z, y, x = _all_cuts(network, shape, chunks, region)
     across_y, across_x = cheapest(network, y, x, memory, beside)
@@ -64,6 +72,15 @@ def plan_blocks(
     along_z = [
         cut for cut in z if cut.total.whole - z[0].total.whole <= HALO_SHARE * depth
     ][-1]
+    count = _count((along_z, across_y, across_x))
+    if at_once > 1 and count < ROUNDS * at_once:
+        finer = [
+            (a, b, c)
+            for a, b, c in product(z, y, x)
+            if b.most.whole <= across_y.most.whole
+            and c.most.whole <= across_x.most.whole
+        ]
+        along_z, across_y, across_x = _soonest(network, finer, at_once)
     return [
         (a, b, c) for a in along_z.cores for b in across_y.cores for c in across_x.cores
     ]
@@ -130,6 +147,26 @@ def cheapest(
             len(cut[0].cores),
         ),
     )
+
+
+def _soonest(
+    network: UNet3D, cuts: Sequence[tuple[_Cut, _Cut, _Cut]], at_once: int
+) -> tuple[_Cut, _Cut, _Cut]:
+    """Choose the cuts with which several devices are done first."""
+
+    def work(cut: tuple[_Cut, _Cut, _Cut]) -> tuple[float, int]:
+        z, y, x = cut
+        rounds = -(-_count(cut) // at_once)
+        largest = z.most.whole * sweep_work(network, y.most.times(x.most))
+        return rounds * largest, _count(cut)
+
+    return min(cuts, key=work)
+
+
+def _count(cut: tuple[_Cut, _Cut, _Cut]) -> int:
+    """Return the number of blocks."""
+    z, y, x = cut
+    return len(z.cores) * len(y.cores) * len(x.cores)
 
 
 def least_memory(

@@ -1,23 +1,107 @@
-"""Segment the blocks of a plan on several devices of one process."""
+"""Segment a volume on several devices of one process, block by block."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .block_plan import plan_blocks
 from .blockwise import segment_block
-from .events import BlockProgress
+from .columns import lasting_memory
+from .device import choose_devices
+from .events import BlockProgress, Segmented
 
 if TYPE_CHECKING:
     from .blockwise import Selection
+    from .config import SegmentationConfig
     from .regions import Region
     from .segmentation import Segmenter
+
+PATIENCE = 0.1
+"""Seconds until one looks again whether to go on."""
+
+CHUNKS = (64, 64, 64)
+"""At whose borders blocks end where no file asks for others."""
+
+
+def on_every_device(segmenter: Segmenter) -> list[Segmenter]:
+    """Return the same on every device of its settings, itself being the first."""
+    _, *more = choose_devices(segmenter.config.device)
+    return [segmenter, *(segmenter.on(device) for device in more)]
+
+
+def memory_for_each(config: SegmentationConfig) -> float:
+    """Return the bytes for a block of each device of the settings.
+
+    Devices named twice, and all CPUs, share their memory.
+    """
+    devices = choose_devices(config.device)
+    if config.memory:
+        return lasting_memory(config, devices[0])
+    sharing = Counter(map(str, devices))
+    return min(lasting_memory(config, d) / sharing[str(d)] for d in devices)
+
+
+def nearest_first(
+    blocks: Sequence[Region], numbers: Iterable[int], z: int
+) -> list[int]:
+    """Sort the numbers of blocks, those nearest to a slice first.
+
+    Examples
+    --------
+    >>> blocks = [((low, low + 10), (0, 5), (0, 5)) for low in (0, 10, 20)]
+    >>> nearest_first(blocks, range(3), 25)
+    [2, 1, 0]
+    """
+
+    def distance(number: int) -> int:
+        low, high = blocks[number][0]
+        return max(low - z, z - high + 1, 0)
+
+    return sorted(sorted(numbers), key=distance)
+
+
+def segment_everywhere(
+    segmenters: Sequence[Segmenter],
+    labels: Any,
+    probabilities: Any = None,
+    begin_at: int = 0,
+    idle: Callable[[], None] | None = None,
+) -> Iterator[Segmented]:
+    """Segment a whole volume into arrays, as `Segmenter.run` does on one device.
+
+    Parameters
+    ----------
+    segmenters : sequence of Segmenter
+        From `on_every_device`.
+    labels, probabilities, begin_at
+        As there.
+    idle : callable, optional
+        As for `segment_blocks`.
+    """
+    first = segmenters[0]
+    blocks = plan_blocks(
+        first.network,
+        first.shape,
+        CHUNKS,
+        memory_for_each(first.config),
+        beside=first.bytes_beside(),
+        at_once=len(segmenters),
+    )
+    numbers = nearest_first(blocks, range(len(blocks)), begin_at)
+    total = float(np.prod(first.shape))
+    written = [0.0] * len(blocks)
+    for event in segment_blocks(
+        segmenters, blocks, numbers, CHUNKS, labels, probabilities, idle=idle
+    ):
+        written[event.number] = event.share * _voxels(blocks[event.number])
+        yield Segmented(blocks[event.number], sum(written) / total)
 
 
 def segment_blocks(
@@ -28,6 +112,7 @@ def segment_blocks(
     labels: Any,
     probabilities: Any = None,
     selection: Selection | None = None,
+    idle: Callable[[], None] | None = None,
 ) -> Generator[BlockProgress, None, None]:
     """Segment blocks, each on the device that is free first.
 
@@ -44,6 +129,8 @@ def segment_blocks(
         The blocks to segment, in this order.
     chunks, labels, probabilities, selection
         As for `segment_block`.
+    idle : callable, optional
+        Called now and then while nothing is written; what it raises ends all.
 
     Yields
     ------
@@ -85,7 +172,7 @@ def segment_blocks(
             pool.submit(work, segmenter).add_done_callback(done.put)
         running = len(segmenters)
         while running:
-            event = done.get()
+            event = _next(done, idle)
             if isinstance(event, BlockProgress):
                 yield event
             else:
@@ -94,6 +181,19 @@ def segment_blocks(
     finally:
         stop.set()
         pool.shutdown()
+
+
+def _next(
+    done: queue.SimpleQueue[BlockProgress | Future[None]],
+    idle: Callable[[], None] | None,
+) -> BlockProgress | Future[None]:
+    while idle is not None:
+        idle()
+        try:
+            return done.get(timeout=PATIENCE)
+        except queue.Empty:
+            continue
+    return done.get()
 
 
 class _InTurn:

@@ -14,6 +14,7 @@ from napari_unet3d.engine.device import choose_devices
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
 from napari_unet3d.engine.events import Warned
 from napari_unet3d.engine.segmentation import Segmenter
+from napari_unet3d.engine.several_devices import on_every_device, segment_everywhere
 
 from .answers import SegmentProgress
 from .shared import ArrayReference, SharedArray
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from .answers import Event, Region
     from .requests import Segment
-    from .volumes import OpenedVolume
+    from .volumes import OpenedVolume, WatchedImage
 
 ATTEMPTS = 3
 """How often it is tried with less memory after memory ran out."""
@@ -59,14 +60,20 @@ def segment(
         Where model, image and output do not fit each other, or memory runs out.
     """
     config = build(SegmentationConfig, request.config, "segmentation")
-    image = volume.image(attend)
+    image = image_for(volume, config, attend)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             segmenter = Segmenter(checkpoint, image, config)
+            segmenters = on_every_device(segmenter)
             with ExitStack() as files:
                 outputs = _outputs(request, segmenter, checkpoint, volume, files)
                 progress = Progress(request.generation, send)
-                for event in segmenter.run(*outputs, begin_at=request.begin_at):
+                begin_at = request.begin_at
+                if len(segmenters) > 1:
+                    events = segment_everywhere(segmenters, *outputs, begin_at, attend)
+                else:
+                    events = segmenter.run(*outputs, begin_at=begin_at)
+                for event in events:
                     progress.report(event.region, event.progress)
         except OutOfMemoryError:
             if attempt == ATTEMPTS:
@@ -80,6 +87,17 @@ def segment(
             )
         else:
             return
+
+
+def image_for(
+    volume: OpenedVolume, config: SegmentationConfig, attend: Callable[[], None]
+) -> WatchedImage:
+    """Return the image of a volume, to be read by one device or by several.
+
+    For several it is read in threads of theirs, where nobody can be attended to.
+    """
+    is_alone = len(choose_devices(config.device)) == 1
+    return volume.image(attend if is_alone else lambda: None)
 
 
 class Progress:

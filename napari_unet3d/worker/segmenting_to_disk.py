@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from napari_unet3d.engine.block_plan import plan_blocks
 from napari_unet3d.engine.blockwise import segment_block
-from napari_unet3d.engine.columns import lasting_memory
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.config_values import build
-from napari_unet3d.engine.device import name_of
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Warned
 from napari_unet3d.engine.segmentation import Segmenter
+from napari_unet3d.engine.several_devices import (
+    memory_for_each,
+    nearest_first,
+    on_every_device,
+    segment_blocks,
+)
 from napari_unet3d.io.layout import chunks_of
 from napari_unet3d.io.record import BlockRecord, differences
 from napari_unet3d.io.unfinished import UnfinishedVolume
 
 from .answers import SegmentOpened
-from .segmenting import Progress, describe_output
+from .segmentation_origin import describe_origin
+from .segmenting import Progress, describe_output, image_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_unet3d.engine.checkpoint import Checkpoint
     from napari_unet3d.engine.regions import Region
@@ -65,7 +68,7 @@ def segment_to_disk(
         disk is full. The finished blocks are kept.
     """
     config = build(SegmentationConfig, request.config, "segmentation")
-    segmenter = Segmenter(checkpoint, volume.image(attend), config)
+    segmenter = Segmenter(checkpoint, image_for(volume, config, attend), config)
     targets = [str(request.labels)]
     if request.probabilities is not None:
         targets.append(str(request.probabilities))
@@ -82,7 +85,7 @@ def segment_to_disk(
         folders = tuple(str(output.folder) for output in outputs)
         send(SegmentOpened(request.generation, folders, run.share))
         progress = Progress(request.generation, send)
-        for region in run.go_on(request.begin_at, volume.check):
+        for region in run.go_on(request.begin_at, volume.check, attend):
             progress.report(region, run.share)
         run.finish()
     except EngineError as error:
@@ -125,18 +128,23 @@ class _Run:
         send: Callable[[Event], None],
     ) -> None:
         self._segmenter, self._outputs, self._send = segmenter, outputs, send
+        self._segmenters = on_every_device(segmenter)
         self._chunks = chunks_of(segmenter.shape)
         made_from = describe_origin(segmenter, targets[1:])
-        memory = lasting_memory(segmenter.config, segmenter.device)
+        memory = memory_for_each(segmenter.config)
+        at_once = len(self._segmenters)
         record = self._earlier(outputs[0])
         self._is_new = True
         if record is not None and self._may_go_on(record, made_from, memory):
-            memory, self._is_new = record.memory, False
-        self._blocks = self._plan(memory)
+            memory, at_once = record.memory, record.at_once
+            self._is_new = False
+        self._blocks = plan_blocks(
+            segmenter.network, segmenter.shape, self._chunks, memory, at_once=at_once
+        )
         if self._is_new or record is None or record.blocks != len(self._blocks):
             self._is_new = True
             record = BlockRecord(
-                outputs[0].target, made_from, len(self._blocks), memory
+                outputs[0].target, made_from, len(self._blocks), memory, at_once
             )
         self.record = record
         self._voxels = [_voxels(block) for block in self._blocks]
@@ -162,43 +170,63 @@ class _Run:
         elif not self.record.is_complete:
             self._arrays = [output.resume() for output in self._outputs]
 
-    def go_on(self, begin_at: int, check_image: Callable[[], None]) -> Any:
+    def go_on(
+        self, begin_at: int, check_image: Callable[[], None], idle: Callable[[], None]
+    ) -> Iterator[Region]:
         """Segment what is left, yielding each region once it is written."""
         total = sum(self._voxels)
-        for number in self._order(begin_at):
-            block = self._blocks[number]
-            for region in segment_block(
-                self._segmenter, block, self._chunks, *self._arrays
-            ):
-                self._done += _voxels(region)
-                # The last one is told once all is on the disk.
-                self.share = min(self._done / total, 0.999)
-                yield region
-            # A store that vanishes reads as zeros.
-            check_image()
-            for output in self._outputs:
-                output.flush(block)
-            self.record.add(number)
+        left = set(range(len(self._blocks))) - self.record.finished
+        written = dict.fromkeys(left, 0)
+        for number, region, voxels in self._written(
+            nearest_first(self._blocks, left, begin_at), idle
+        ):
+            written[number] += voxels
+            self._done += voxels
+            # The last one is told once all is on the disk.
+            self.share = min(self._done / total, 0.999)
+            yield region
+            if written[number] == self._voxels[number]:
+                # A store that vanishes reads as zeros.
+                check_image()
+                for output in self._outputs:
+                    output.flush(self._blocks[number])
+                self.record.add(number)
+
+    def _written(
+        self, numbers: Sequence[int], idle: Callable[[], None]
+    ) -> Iterator[tuple[int, Region, int]]:
+        """Segment blocks, yielding block, region and how many voxels are new."""
+        if len(self._segmenters) == 1:
+            for number in numbers:
+                for region in segment_block(
+                    self._segmenter, self._blocks[number], self._chunks, *self._arrays
+                ):
+                    yield number, region, _voxels(region)
+            return
+        known = dict.fromkeys(numbers, 0)
+        labels, probabilities = (*self._arrays, None)[:2]
+        with closing(
+            segment_blocks(
+                self._segmenters,
+                self._blocks,
+                numbers,
+                self._chunks,
+                labels,
+                probabilities,
+                idle=idle,
+            )
+        ) as events:
+            for event in events:
+                number = event.number
+                now = round(event.share * self._voxels[number])
+                yield number, self._blocks[number], now - known[number]
+                known[number] = now
 
     def finish(self) -> None:
         """Give the outputs their names."""
         for output in self._outputs:
             output.finish()
         self.record.remove()
-
-    def _order(self, begin_at: int) -> list[int]:
-        """List the unfinished blocks, those nearest to a slice first."""
-
-        def distance(number: int) -> int:
-            low, high = self._blocks[number][0]
-            return max(low - begin_at, begin_at - high + 1, 0)
-
-        left = set(range(len(self._blocks))) - self.record.finished
-        return sorted(sorted(left), key=distance)
-
-    def _plan(self, memory: float) -> list[Region]:
-        segmenter = self._segmenter
-        return plan_blocks(segmenter.network, segmenter.shape, self._chunks, memory)
 
     def _may_go_on(
         self, record: BlockRecord, made_from: dict[str, str], memory: float
@@ -219,36 +247,6 @@ class _Run:
                 )
             )
         return there and not found
-
-
-def describe_origin(
-    segmenter: Segmenter, more_targets: Sequence[str]
-) -> dict[str, str]:
-    """Say all that decides the labels but the plan, by what a person calls it.
-
-    The model counts by its weights, as it may come from a file or from a training; the
-    image by its shape and the statistics of its grey values.
-    """
-    digest = hashlib.sha256()
-    for module in (segmenter.network, segmenter.features.stem):
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            # As bytes: NumPy has no bfloat16.
-            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(plain.numpy().tobytes())
-    statistics = segmenter.features.statistics
-    shape = "×".join(map(str, segmenter.features.image.shape))
-    mean, deviation = (
-        ",".join(map(repr, values))
-        for values in (statistics.mean, statistics.deviation)
-    )
-    return {
-        "model": f"of weights {digest.hexdigest()[:16]}",
-        "image": f"of {shape} with mean {mean} and deviation {deviation}",
-        "device": segmenter.device.type,
-        "precision": name_of(segmenter.dtype),
-        "probabilities": ", ".join(map(os.path.abspath, more_targets)) or "none",
-    }
 
 
 def _voxels(region: Region) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import shutil
 import signal
@@ -18,10 +17,11 @@ import tifffile
 import zarr
 
 from napari_unet3d.commands import progress
-from napari_unet3d.commands.blocks import RemainingTime
+from napari_unet3d.commands.progress import RemainingTime
 from napari_unet3d.engine import load, save, segment
 from napari_unet3d.engine.events import Segmented
 from napari_unet3d.io import open_image, read_labels
+from napari_unet3d.io.record import BlockRecord
 
 from .conftest import contents
 
@@ -32,7 +32,7 @@ OUTPUTS = ("--output", "seg.ome.zarr", "--probabilities", "prob.ome.zarr")
 BLOCKS = 6
 UNFINISHED = {
     *("seg.ome.zarr.unfinished", "prob.ome.zarr.unfinished"),
-    "seg.ome.zarr.unfinished.json",
+    "seg.ome.zarr.unfinished.jsonl",
 }
 WRITE = "zarr.storage._local._put"
 
@@ -178,11 +178,11 @@ def test_a_full_disk_keeps_what_is_finished(interrupted, wide, work, program):
     assert "The disk is full: " in line
     assert "of 6 blocks are finished; repeat the command to go on" in line
     assert set(os.listdir()) >= UNFINISHED
-    record = json.loads((work / "seg.ome.zarr.unfinished.json").read_text())
-    assert 0 < len(record["finished"]) < record["blocks"] == BLOCKS
+    record = BlockRecord.read(work / "seg.ome.zarr")
+    assert 0 < len(record.finished) < record.blocks == BLOCKS
     result = program(*FILES, *OUTPUTS, *SMALL)
     assert result.status == 0
-    assert f"going on after {len(record['finished'])} of 6 blocks" in result.err
+    assert f"going on after {len(record.finished)} of 6 blocks" in result.err
     assert not UNFINISHED & set(os.listdir())
     whole = segment(load("model.pt"), wide).labels
     np.testing.assert_array_equal(read_labels("seg.ome.zarr").data, whole)
@@ -204,8 +204,6 @@ def test_nothing_is_kept_where_no_block_is_finished(
 
 
 def test_an_interrupt_keeps_what_is_finished(wide, work, program, monkeypatch):
-    from napari_unet3d.io.record import BlockRecord
-
     add = BlockRecord.add
 
     def interrupting(self, block):
@@ -248,7 +246,7 @@ def test_a_run_of_something_else_is_not_gone_on_with(
         change()
     line = refused(*FILES, *OUTPUTS, *SMALL, *more)
     assert named in line
-    assert "seg.ome.zarr.unfinished.json is of an unfinished run with " in line
+    assert "seg.ome.zarr.unfinished.jsonl is of an unfinished run with " in line
     assert "or --restart to begin anew" in line
     assert program(*FILES, *OUTPUTS, *SMALL, *more, "--restart").status == 0
     assert not UNFINISHED & set(os.listdir())
@@ -264,9 +262,9 @@ def test_memory_need_not_be_said_again(interrupted, wide, program):
     "text", ["", "{", "[]", '{"format": "other"}', '{"format": null, "blocks": "x"}']
 )
 def test_a_damaged_record_is_a_sentence(text, interrupted, work, program, refused):
-    (work / "seg.ome.zarr.unfinished.json").write_text(text)
+    (work / "seg.ome.zarr.unfinished.jsonl").write_text(text)
     line = refused(*FILES, *OUTPUTS, *SMALL)
-    assert "seg.ome.zarr.unfinished.json cannot be read as JSON" in line
+    assert "seg.ome.zarr.unfinished.jsonl cannot be read as JSON" in line
     assert "--restart" in line
     assert program(*FILES, *OUTPUTS, *SMALL, "--restart").status == 0
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_unet3d.commands.concurrent_blocks import memory_on_devices
 from napari_unet3d.engine import load, segment
 from napari_unet3d.engine.config import SegmentationConfig
+from napari_unet3d.engine.several_devices import memory_for_each
 
 from .conftest import contents
 from .test_blocks import FILES, OUTPUTS, SMALL, interrupted, wide
@@ -49,14 +49,14 @@ def test_two_devices_write_other_files_too(selected, wide, program):
 
 def test_devices_share_the_memory_they_have(monkeypatch):
     monkeypatch.setattr(
-        "napari_unet3d.commands.concurrent_blocks.lasting_memory",
+        "napari_unet3d.engine.several_devices.lasting_memory",
         lambda config, device: (config.memory or 12) * 1.0,
     )
 
     def memory(**settings):
-        return memory_on_devices(SegmentationConfig(**settings))
+        return memory_for_each(SegmentationConfig(**settings))
 
-    assert memory(device="cpu") is None
+    assert memory(device="cpu") == 12
     assert memory(device="cpu,cpu,cpu") == 4
     assert memory(device="cpu,cpu", memory=3) == 3
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

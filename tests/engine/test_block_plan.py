@@ -55,6 +55,38 @@ def test_a_volume_that_fits_is_one_block():
     assert plan_blocks(NETWORK, SHAPE, CHUNKS, 1e12) == [((0, 130), (0, 700), (0, 800))]
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 4, 8])
+@pytest.mark.parametrize("shape", [(512, 512, 512), (64, 1000, 1000), (900, 64, 64)])
+def test_several_devices_are_done_sooner_than_one(at_once, shape):
+    def rounds(blocks):
+        halos = [
+            [with_halo(NETWORK, b[a], a, shape[a]) for a in range(3)] for b in blocks
+        ]
+        sizes = [np.prod([high - low for low, high in halo]) for halo in halos]
+        return -(-len(blocks) // at_once) * max(sizes)
+
+    alone = plan_blocks(NETWORK, shape, CHUNKS, 1e12)
+    several = plan_blocks(NETWORK, shape, CHUNKS, 1e12, at_once=at_once)
+
+    assert len(several) > len(alone)
+    assert rounds(several) < 0.8 * rounds(alone)
+    covered = sum(np.prod([high - low for low, high in block]) for block in several)
+    assert covered == np.prod(shape)
+
+
+def test_many_blocks_stay_as_they_are_for_several_devices():
+    shape = (2000,) * 3
+    alone = plan_blocks(NETWORK, shape, CHUNKS, 1e9)
+    assert plan_blocks(NETWORK, shape, CHUNKS, 1e9, at_once=2) == alone
+
+
+def test_several_devices_take_no_more_memory_for_a_block():
+    shape, memory = (700, 700, 700), 3e9
+    for block in plan_blocks(NETWORK, shape, CHUNKS, memory, at_once=4):
+        y, x = (extent(NETWORK, axis, block[axis], 700) for axis in (1, 2))
+        assert column_bytes(NETWORK, y.times(x)) <= memory
+
+
 def test_halos_along_z_are_a_small_share():
     ranges = {block[0] for block in plan_blocks(NETWORK, (4000, 64, 64), CHUNKS, 1e12)}
     computed = [with_halo(NETWORK, extent, 0, 4000) for extent in ranges]

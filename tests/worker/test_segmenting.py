@@ -74,6 +74,41 @@ def test_settings_are_used(trained):
     np.testing.assert_array_equal(labels.array, expected.labels)
 
 
+def test_several_devices_make_the_same(trained, tmp_path):
+    worker, _, model = trained
+    image = np.tile(worker.toy.image, (4, 3, 1))
+    volume = worker.client.open_volume(image)
+    labels = SharedArray.create(image.shape, np.uint8)
+    path = tmp_path / "labels.ome.zarr"
+    for target in (labels, path):
+        before = len(worker.events)
+        worker.client.segment(volume, target, config={"device": "cpu,cpu"})
+        worker.events.wait(SegmentDone, after=before)
+        told = [e for e in worker.events.all[before:] if isinstance(e, SegmentProgress)]
+        assert told[-1].progress == 1
+        # Both have worked: there are several blocks.
+        assert told[0].region != ((0, 96), (0, 120), (0, 40))
+
+    expected = segment(model, image).labels
+    np.testing.assert_array_equal(labels.array, expected)
+    np.testing.assert_array_equal(read_labels(path).data, expected)
+
+
+def test_cancel_ends_several_devices(trained):
+    worker, _, _ = trained
+    image = np.tile(worker.toy.image, (8, 6, 4))
+    volume = worker.client.open_volume(image)
+    labels = SharedArray.create(image.shape, np.uint8)
+    before = len(worker.events)
+    generation = worker.client.segment(volume, labels, config={"device": "cpu,cpu"})
+    worker.events.wait(SegmentProgress, after=before)
+
+    worker.client.cancel_segmentation(generation)
+
+    worker.events.wait(SegmentCancelled, after=before)
+    assert not labels.array.all()
+
+
 def test_files_appear_when_they_are_complete(trained, tmp_path):
     worker, volume, model = trained
     path, soft = tmp_path / "labels.ome.zarr", tmp_path / "soft.ome.zarr"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
@@ -15,7 +14,7 @@ from napari_unet3d.engine import SegmentationConfig, Segmenter, load, segment
 from napari_unet3d.io import create_volume, open_image, read_labels
 from napari_unet3d.io.affine_view import AffineView
 from napari_unet3d.io.lazy_image import StoredImage
-from napari_unet3d.io.record import differences
+from napari_unet3d.io.record import BlockRecord, differences
 from napari_unet3d.io.stored_array import locate
 from napari_unet3d.worker.protocol import (
     Failed,
@@ -29,7 +28,7 @@ from napari_unet3d.worker.protocol import (
     Warned,
     WorkerDied,
 )
-from napari_unet3d.worker.segmenting_to_disk import describe_origin
+from napari_unet3d.worker.segmentation_origin import describe_origin
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -66,8 +65,8 @@ def model_file(worker, tmp_path):
 
 
 def finished(target):
-    record = json.loads((target.parent / f"{target.name}.unfinished.json").read_text())
-    return record["finished"], record["blocks"]
+    record = BlockRecord.read(target)
+    return sorted(record.finished), record.blocks
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -105,10 +104,32 @@ def test_it_equals_the_engine_and_can_be_looked_at_meanwhile(
     }  # fmt: skip
 
 
-def stop_after_a_block(worker, volume, target):
+@pytest.mark.parametrize("first", ["cpu", "cpu,cpu"])
+def test_several_devices_go_on_where_one_stopped(
+    first, worker, model_file, source, wide, tmp_path
+):
+    volume = worker.client.open_volume(stored=source)
+    target = tmp_path / "labels.ome.zarr"
+    stop_after_a_block(worker, volume, target, device=first)
+    done, blocks = finished(target)
+
+    before = len(worker.events)
+    other = {"device": "cpu" if "," in first else "cpu,cpu"}
+    worker.client.segment(volume, target, None, SMALL | other, resumable=True)
+    opened = worker.events.wait(SegmentOpened, after=before)
+    assert 0 < opened.progress < 1
+    worker.events.wait(SegmentDone, after=before)
+
+    expected = segment(load(model_file), wide).labels
+    np.testing.assert_array_equal(read_labels(target).data, expected)
+    assert len(done) < blocks
+
+
+def stop_after_a_block(worker, volume, target, **settings):
     """Segment until one block is finished, then stop."""
     before = len(worker.events)
-    generation = worker.client.segment(volume, target, None, SMALL, resumable=True)
+    config = SMALL | settings
+    generation = worker.client.segment(volume, target, None, config, resumable=True)
     worker.events.wait(SegmentOpened, after=before)
     while not finished(target)[0]:
         worker.events.wait(SegmentProgress, after=len(worker.events) - 1)

@@ -1,0 +1,46 @@
+"""What an unfinished segmentation is made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_unet3d.engine.device import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_unet3d.engine.segmentation import Segmenter
+
+
+def describe_origin(
+    segmenter: Segmenter, more_targets: Sequence[str]
+) -> dict[str, str]:
+    """Say all that decides the labels but the plan, by what a person calls it.
+
+    The model counts by its weights, as it may come from a file or from a training; the
+    image by its shape and the statistics of its grey values.
+    """
+    digest = hashlib.sha256()
+    for module in (segmenter.network, segmenter.features.stem):
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            # As bytes: NumPy has no bfloat16.
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(plain.numpy().tobytes())
+    statistics = segmenter.features.statistics
+    shape = "×".join(map(str, segmenter.features.image.shape))
+    mean, deviation = (
+        ",".join(map(repr, values))
+        for values in (statistics.mean, statistics.deviation)
+    )
+    return {
+        "model": f"of weights {digest.hexdigest()[:16]}",
+        "image": f"of {shape} with mean {mean} and deviation {deviation}",
+        "device": segmenter.device.type,
+        "precision": name_of(segmenter.dtype),
+        "probabilities": ", ".join(map(os.path.abspath, more_targets)) or "none",
+    }
