@@ -24,6 +24,9 @@ HALO_SHARE = 0.05
 ROUNDS = 4
 """Blocks for each of several devices of which one more or less makes no difference."""
 
+MOST_WORK = 2.0
+"""How many times the work of the fewest blocks may be done to share it."""
+
 
 @dataclass(frozen=True)
 class _Cut:
@@ -34,6 +37,10 @@ class _Cut:
     """The largest of all pieces."""
     total: Extent
     """The sum of all pieces."""
+
+
+_Cuts = tuple[_Cut, _Cut, _Cut]
+"""Those of Z, Y and X."""
 
 
 def plan_blocks(
@@ -49,7 +56,7 @@ def plan_blocks(
 
     The same arguments always give the same plan. Of all plans whose blocks fit in
     memory it is the one that computes the least twice; where these are few blocks for
-    several devices, the one with which the last device is done first.
+    several devices, the one with which all of them are done soonest.
 
     Parameters
     ----------
@@ -72,15 +79,17 @@ def plan_blocks(
     along_z = [
         cut for cut in z if cut.total.whole - z[0].total.whole <= HALO_SHARE * depth
     ][-1]
-    count = _count((along_z, across_y, across_x))
-    if at_once > 1 and count < ROUNDS * at_once:
-        finer = [
-            (a, b, c)
-            for a, b, c in product(z, y, x)
-            if b.most.whole <= across_y.most.whole
-            and c.most.whole <= across_x.most.whole
+    chosen = along_z, across_y, across_x
+    if at_once > 1 and _count(chosen) < ROUNDS * at_once:
+        # Where even the smallest blocks are too large, they are what there is.
+        most = max(memory, _bytes(network, chosen, beside))
+        cuts = [
+            cut
+            for cut in product(z, y, x)
+            if _bytes(network, cut, beside) <= most
+            and _work(network, cut) <= MOST_WORK * _work(network, chosen)
         ]
-        along_z, across_y, across_x = _soonest(network, finer, at_once)
+        along_z, across_y, across_x = _soonest(network, cuts, at_once)
     return [
         (a, b, c) for a in along_z.cores for b in across_y.cores for c in across_x.cores
     ]
@@ -149,21 +158,29 @@ def cheapest(
     )
 
 
-def _soonest(
-    network: UNet3D, cuts: Sequence[tuple[_Cut, _Cut, _Cut]], at_once: int
-) -> tuple[_Cut, _Cut, _Cut]:
+def _soonest(network: UNet3D, cuts: Sequence[_Cuts], at_once: int) -> _Cuts:
     """Choose the cuts with which several devices are done first."""
 
-    def work(cut: tuple[_Cut, _Cut, _Cut]) -> tuple[float, int]:
+    def time(cut: _Cuts) -> tuple[float, int]:
         z, y, x = cut
         rounds = -(-_count(cut) // at_once)
         largest = z.most.whole * sweep_work(network, y.most.times(x.most))
         return rounds * largest, _count(cut)
 
-    return min(cuts, key=work)
+    return min(cuts, key=time)
 
 
-def _count(cut: tuple[_Cut, _Cut, _Cut]) -> int:
+def _bytes(network: UNet3D, cut: _Cuts, beside: float) -> float:
+    """Return the memory that the largest block takes."""
+    return column_bytes(network, cut[1].most.times(cut[2].most), beside)
+
+
+def _work(network: UNet3D, cut: _Cuts) -> float:
+    """Return what all blocks together cost."""
+    return cut[0].total.whole * sweep_work(network, cut[1].total.times(cut[2].total))
+
+
+def _count(cut: _Cuts) -> int:
     """Return the number of blocks."""
     z, y, x = cut
     return len(z.cores) * len(y.cores) * len(x.cores)

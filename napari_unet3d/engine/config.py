@@ -277,8 +277,8 @@ class SegmentationConfig:
     )
     device: str = Field(
         default="auto",
-        description="auto, cpu, cuda, cuda:1 or mps; the command line also takes "
-        "several, as cuda:0,cuda:1, or all for all GPUs",
+        description="auto, cpu, cuda, cuda:1 or mps; several as cuda:0,cuda:1, or all "
+        "for all GPUs",
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",

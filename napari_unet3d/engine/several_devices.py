@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import Counter, deque
@@ -13,8 +14,8 @@ import numpy as np
 
 from .block_plan import plan_blocks
 from .blockwise import segment_block
-from .columns import lasting_memory
-from .device import choose_devices
+from .columns import lasting_memory, present_memory
+from .device import choose_devices, out_of_memory_as_error
 from .events import BlockProgress, Segmented
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PATIENCE = 0.1
 """Seconds until one looks again whether to go on."""
 
+OUT_OF_MEMORY = "name fewer devices, or those that nobody else uses"
+
 CHUNKS = (64, 64, 64)
 """At whose borders blocks end where no file asks for others."""
 
@@ -33,19 +36,29 @@ CHUNKS = (64, 64, 64)
 def on_every_device(segmenter: Segmenter) -> list[Segmenter]:
     """Return the same on every device of its settings, itself being the first."""
     _, *more = choose_devices(segmenter.config.device)
-    return [segmenter, *(segmenter.on(device) for device in more)]
+    with out_of_memory_as_error(OUT_OF_MEMORY):
+        return [segmenter, *(segmenter.on(device) for device in more)]
 
 
-def memory_for_each(config: SegmentationConfig) -> float:
+def memory_for_each(config: SegmentationConfig, *, lasting: bool = True) -> float:
     """Return the bytes for a block of each device of the settings.
 
-    Devices named twice, and all CPUs, share their memory.
+    Devices named twice, and all CPUs, share their memory, unless the settings say what
+    each may take.
+
+    Parameters
+    ----------
+    config : SegmentationConfig
+        Names devices and, perhaps, memory.
+    lasting : bool
+        Whether it is to be the same in every run, or depends on what is free now.
     """
     devices = choose_devices(config.device)
+    there_is = lasting_memory if lasting else present_memory
     if config.memory:
-        return lasting_memory(config, devices[0])
+        return there_is(config, devices[0])
     sharing = Counter(map(str, devices))
-    return min(lasting_memory(config, d) / sharing[str(d)] for d in devices)
+    return min(there_is(config, d) / sharing[str(d)] for d in devices)
 
 
 def nearest_first(
@@ -86,12 +99,13 @@ def segment_everywhere(
         As for `segment_blocks`.
     """
     first = segmenters[0]
+    layers = 1 if probabilities is None else 1 + first.n_classes
     blocks = plan_blocks(
         first.network,
         first.shape,
         CHUNKS,
-        memory_for_each(first.config),
-        beside=first.bytes_beside(),
+        memory_for_each(first.config, lasting=False),
+        beside=first.bytes_beside(CHUNKS[0] * layers),
         at_once=len(segmenters),
     )
     numbers = nearest_first(blocks, range(len(blocks)), begin_at)
@@ -189,10 +203,8 @@ def _next(
 ) -> BlockProgress | Future[None]:
     while idle is not None:
         idle()
-        try:
+        with contextlib.suppress(queue.Empty):
             return done.get(timeout=PATIENCE)
-        except queue.Empty:
-            continue
     return done.get()
 
 

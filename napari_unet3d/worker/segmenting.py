@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_unet3d.engine.columns import present_memory
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.config_values import build
-from napari_unet3d.engine.device import choose_devices
 from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
 from napari_unet3d.engine.events import Warned
 from napari_unet3d.engine.segmentation import Segmenter
-from napari_unet3d.engine.several_devices import on_every_device, segment_everywhere
+from napari_unet3d.engine.several_devices import (
+    memory_for_each,
+    on_every_device,
+    segment_everywhere,
+)
 
 from .answers import SegmentProgress
 from .shared import ArrayReference, SharedArray
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from .answers import Event, Region
     from .requests import Segment
-    from .volumes import OpenedVolume, WatchedImage
+    from .volumes import OpenedVolume
 
 ATTEMPTS = 3
 """How often it is tried with less memory after memory ran out."""
@@ -60,7 +63,8 @@ def segment(
         Where model, image and output do not fit each other, or memory runs out.
     """
     config = build(SegmentationConfig, request.config, "segmentation")
-    image = image_for(volume, config, attend)
+    attend = OfOneThread(attend)
+    image = volume.image(attend)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             segmenter = Segmenter(checkpoint, image, config)
@@ -89,15 +93,32 @@ def segment(
             return
 
 
-def image_for(
-    volume: OpenedVolume, config: SegmentationConfig, attend: Callable[[], None]
-) -> WatchedImage:
-    """Return the image of a volume, to be read by one device or by several.
+class OfOneThread:
+    """A function that is called in the present thread only, whoever asks for it.
 
-    For several it is read in threads of theirs, where nobody can be attended to.
+    Other threads go on, until it has raised: then they end with the same exception.
+
+    Parameters
+    ----------
+    function : callable
+        What to call.
     """
-    is_alone = len(choose_devices(config.device)) == 1
-    return volume.image(attend if is_alone else lambda: None)
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._thread = threading.get_ident()
+        self._error: BaseException | None = None
+
+    def __call__(self) -> None:
+        """Call it, or raise what it has raised."""
+        if threading.get_ident() == self._thread:
+            try:
+                self._function()
+            except BaseException as error:
+                self._error = error
+                raise
+        elif self._error is not None:
+            raise self._error
 
 
 class Progress:
@@ -194,4 +215,4 @@ def _rgb(color: str) -> tuple[float, ...]:
 
 def _less_memory(config: SegmentationConfig) -> float:
     """Return a third of the GiB that were not there."""
-    return present_memory(config, choose_devices(config.device)[0]) / 2**30 / 3
+    return memory_for_each(config, lasting=False) / 2**30 / 3

@@ -26,7 +26,7 @@ from napari_unet3d.io.unfinished import UnfinishedVolume
 
 from .answers import SegmentOpened
 from .segmentation_origin import describe_origin
-from .segmenting import Progress, describe_output, image_for
+from .segmenting import OfOneThread, Progress, describe_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +68,8 @@ def segment_to_disk(
         disk is full. The finished blocks are kept.
     """
     config = build(SegmentationConfig, request.config, "segmentation")
-    segmenter = Segmenter(checkpoint, image_for(volume, config, attend), config)
+    attend = OfOneThread(attend)
+    segmenter = Segmenter(checkpoint, volume.image(attend), config)
     targets = [str(request.labels)]
     if request.probabilities is not None:
         targets.append(str(request.probabilities))
@@ -136,10 +137,19 @@ class _Run:
         record = self._earlier(outputs[0])
         self._is_new = True
         if record is not None and self._may_go_on(record, made_from, memory):
+            # Blocks of that run may be too large for all devices at the same time.
+            fitting = max(1, int(memory * at_once / record.memory))
+            self._segmenters = self._segmenters[:fitting]
             memory, at_once = record.memory, record.at_once
             self._is_new = False
+        layers = 1 if len(targets) == 1 else 1 + segmenter.n_classes
         self._blocks = plan_blocks(
-            segmenter.network, segmenter.shape, self._chunks, memory, at_once=at_once
+            segmenter.network,
+            segmenter.shape,
+            self._chunks,
+            memory,
+            beside=segmenter.bytes_beside(self._chunks[0] * layers),
+            at_once=at_once,
         )
         if self._is_new or record is None or record.blocks != len(self._blocks):
             self._is_new = True
@@ -176,6 +186,8 @@ class _Run:
         """Segment what is left, yielding each region once it is written."""
         total = sum(self._voxels)
         left = set(range(len(self._blocks))) - self.record.finished
+        if not left:
+            return
         written = dict.fromkeys(left, 0)
         for number, region, voxels in self._written(
             nearest_first(self._blocks, left, begin_at), idle

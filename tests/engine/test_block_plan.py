@@ -80,11 +80,20 @@ def test_many_blocks_stay_as_they_are_for_several_devices():
     assert plan_blocks(NETWORK, shape, CHUNKS, 1e9, at_once=2) == alone
 
 
-def test_several_devices_take_no_more_memory_for_a_block():
-    shape, memory = (700, 700, 700), 3e9
-    for block in plan_blocks(NETWORK, shape, CHUNKS, memory, at_once=4):
-        y, x = (extent(NETWORK, axis, block[axis], 700) for axis in (1, 2))
-        assert column_bytes(NETWORK, y.times(x)) <= memory
+@pytest.mark.parametrize("size", [256, 384, 700])
+@pytest.mark.parametrize("levels", [3, 4])
+@pytest.mark.parametrize("memory", [2e9, 3e9, 4e9])
+def test_several_devices_take_no_more_memory_for_a_block(size, levels, memory):
+    network = UNet3D(1, 2, 8, ((2, 2, 2),) * levels)
+    used = []
+    for at_once in (1, 4):
+        plan = plan_blocks(network, (size,) * 3, CHUNKS, memory, at_once=at_once)
+        pairs = [
+            [extent(network, axis, block[axis], size) for axis in (1, 2)]
+            for block in plan
+        ]
+        used.append(max(column_bytes(network, y.times(x)) for y, x in pairs))
+    assert used[1] <= max(memory, used[0])
 
 
 def test_halos_along_z_are_a_small_share():

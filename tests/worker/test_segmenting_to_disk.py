@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -123,6 +124,34 @@ def test_several_devices_go_on_where_one_stopped(
     expected = segment(load(model_file), wide).labels
     np.testing.assert_array_equal(read_labels(target).data, expected)
     assert len(done) < blocks
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+def test_ended_after_the_last_block_only_the_rest_is_done(
+    device, worker, model_file, source, wide, tmp_path
+):
+    volume = worker.client.open_volume(stored=source)
+    target = tmp_path / "labels.ome.zarr"
+    stop_after_a_block(worker, volume, target)
+    before = len(worker.events)
+    worker.client.segment(volume, target, None, SMALL, resumable=True)
+    worker.events.wait(SegmentDone, after=before)
+    whole = read_labels(target).data[:]
+    # As if another one had been killed when it was to get its name
+    other = tmp_path / "other.ome.zarr"
+    stop_after_a_block(worker, volume, other)
+    record, unfinished = BlockRecord.read(other), tmp_path / "other.ome.zarr.unfinished"
+    for number in range(record.blocks):
+        record.add(number)
+    shutil.rmtree(unfinished)
+    target.rename(unfinished)
+
+    before = len(worker.events)
+    config = SMALL | {"device": device}
+    worker.client.segment(volume, other, None, config, resumable=True)
+    worker.events.wait(SegmentDone, after=before)
+
+    np.testing.assert_array_equal(read_labels(other).data, whole)
 
 
 def stop_after_a_block(worker, volume, target, **settings):
