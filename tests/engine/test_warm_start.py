@@ -122,6 +122,31 @@ def test_the_first_segmentation_needs_no_step(sample):
     assert agreement > most_frequent + 0.05
 
 
+def test_head_and_shortcut_have_learned_from_the_labels(sample, monkeypatch):
+    def loss_and_weights():
+        model = trainer(sample)
+        run(model, 0)
+        batch = model.data.batches.draw(model.plan, np.random.default_rng(0))
+        network = model.optimization.average
+        with torch.no_grad():
+            logits = network(batch.features, batch.region)
+        target = torch.where(batch.target >= 0, batch.target, -100)
+        loss = torch.nn.functional.cross_entropy(logits, target)
+        return loss.item(), network.state_dict()
+
+    learned, weights = loss_and_weights()
+    again, same = loss_and_weights()
+    monkeypatch.setattr("napari_unet3d.engine.warm_start.VOXEL_STEPS", 0)
+    solved, before = loss_and_weights()
+
+    assert learned == again
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert learned < 0.9 * solved
+    changed = {name for name in weights if not torch.equal(weights[name], before[name])}
+    assert changed
+    assert all(name.startswith(("head.", "shortcut.")) for name in changed)
+
+
 def test_a_resumed_warm_training_is_that_of_one_go(sample):
     whole = trainer(sample)
     run(whole, 4)
