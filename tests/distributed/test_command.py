@@ -115,7 +115,9 @@ def test_one_has_too_little_memory(work, capfd, monkeypatch):
         "from napari_unet3d.engine.optimization import Optimization\n"
         "def fail(*_): raise torch.OutOfMemoryError('CUDA out of memory.')\n"
         "if os.environ['RANK'] == '1': Optimization.step = fail\n"
-        "sys.exit(training.main(sys.argv[1:]))"
+        "status = training.main(sys.argv[1:])\n"
+        "sys.stderr.flush()\n"
+        "os._exit(status)"  # as the program itself ends
     )
     monkeypatch.setattr(processes, "PROGRAM", ("-c", code))
     assert train("--devices", 2) == 2
