@@ -42,13 +42,9 @@ class Task:
     at_once: int = 1
     """Blocks at the same time, where no earlier run says it."""
 
-    def plan(
-        self, memory: float | None = None, at_once: int | None = None
-    ) -> list[Region]:
-        """Return the blocks, of an earlier run where it says memory and number."""
+    def plan(self, memory: float, at_once: int) -> list[Region]:
+        """Return the blocks."""
         network, shape, chunks, region, beside = self._extent()
-        memory = self.memory() if memory is None else memory
-        at_once = at_once or self.at_once
         return plan_blocks(network, shape, chunks, memory, region, beside, at_once)
 
     def least_memory(self) -> float:

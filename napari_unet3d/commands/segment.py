@@ -224,7 +224,8 @@ def _segment_at_once(
                 report(event)
         else:
             task = task_on_devices(segmenter, chosen or Selection(), len(outputs) > 1)
-            steps = (carry_out or segment_all)(task, task.plan(), *arrays)
+            blocks = task.plan(task.memory(), task.at_once)
+            steps = (carry_out or segment_all)(task, blocks, *arrays)
             with closing(steps):
                 for _ in steps:
                     pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -19,6 +20,17 @@ Region = tuple[Range, Range, Range]
 
 VOXELS_AT_ONCE = 1024
 """Single voxels are computed in multiples of so many."""
+
+
+def count_voxels(box: Region) -> int:
+    """Return how many voxels a box has.
+
+    Examples
+    --------
+    >>> count_voxels(((0, 2), (5, 8), (1, 5)))
+    24
+    """
+    return prod(high - low for low, high in box)
 
 
 def grow(box: Region, margin: int, size: Sequence[int]) -> Region:

@@ -17,6 +17,7 @@ from .blockwise import segment_block
 from .columns import lasting_memory, present_memory
 from .device import choose_devices, out_of_memory_as_error
 from .events import BlockProgress, Segmented
+from .regions import count_voxels
 
 if TYPE_CHECKING:
     from .blockwise import Selection
@@ -114,7 +115,7 @@ def segment_everywhere(
     for event in segment_blocks(
         segmenters, blocks, numbers, CHUNKS, labels, probabilities, idle=idle
     ):
-        written[event.number] = event.share * _voxels(blocks[event.number])
+        written[event.number] = event.share * count_voxels(blocks[event.number])
         yield Segmented(blocks[event.number], sum(written) / total)
 
 
@@ -174,8 +175,8 @@ def segment_blocks(
             for layer in segment_block(
                 segmenter, block, chunks, labels, probabilities, selection
             ):
-                written += _voxels(layer)
-                done.put(BlockProgress(number, written / _voxels(block)))
+                written += count_voxels(layer)
+                done.put(BlockProgress(number, written / count_voxels(block)))
                 if stop.is_set():
                     return
 
@@ -217,7 +218,3 @@ class _InTurn:
     def __setitem__(self, key: Any, value: Any) -> None:
         with self._lock:
             self._array[key] = value
-
-
-def _voxels(region: Region) -> int:
-    return int(np.prod([high - low for low, high in region]))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_unet3d.engine.block_plan import plan_blocks
 from napari_unet3d.engine.blockwise import segment_block
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.config_values import build
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import Warned
+from napari_unet3d.engine.regions import count_voxels
 from napari_unet3d.engine.segmentation import Segmenter
 from napari_unet3d.engine.several_devices import (
     memory_for_each,
@@ -157,7 +156,7 @@ class _Run:
                 outputs[0].target, made_from, len(self._blocks), memory, at_once
             )
         self.record = record
-        self._voxels = [_voxels(block) for block in self._blocks]
+        self._voxels = [count_voxels(block) for block in self._blocks]
         self._done = sum(self._voxels[k] for k in record.finished)
         self.share = self._done / sum(self._voxels)
 
@@ -213,7 +212,7 @@ class _Run:
                 for region in segment_block(
                     self._segmenter, self._blocks[number], self._chunks, *self._arrays
                 ):
-                    yield number, region, _voxels(region)
+                    yield number, region, count_voxels(region)
             return
         known = dict.fromkeys(numbers, 0)
         labels, probabilities = (*self._arrays, None)[:2]
@@ -259,7 +258,3 @@ class _Run:
                 )
             )
         return there and not found
-
-
-def _voxels(region: Region) -> int:
-    return int(np.prod([high - low for low, high in region], dtype=np.int64))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -85,12 +86,16 @@ def test_the_copy_on_another_device_shares_no_weights(both):
 
 
 def test_an_error_of_one_ends_all(both, blocks, monkeypatch):
-    begun = []
+    begun, failed = [], threading.Event()
 
     def failing(segmenter, block, *_):
         begun.append(block)
         if segmenter is both[1]:
+            failed.set()
             raise EngineError("too hot")
+        # Blocks of no work would all be done before anybody hears of the error.
+        failed.wait(timeout=60)
+        time.sleep(0.001)
         yield block
 
     monkeypatch.setattr(several_devices, "segment_block", failing)
