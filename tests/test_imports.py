@@ -51,6 +51,18 @@ def test_the_engine_knows_no_viewer_no_file_format_and_no_worker():
     }
 
 
+def test_a_network_that_is_only_compared_with_does_not_load_a_compiler():
+    code = (
+        "import sys, torch; from napari_unet3d.engine.unet import UNet3D\n"
+        "with torch.device('meta'): UNet3D(1, 2, 4)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert process.stdout.strip() == "False", process.stderr
+
+
 @pytest.mark.parametrize("settled", [{}, {"GOMP_SPINCOUNT": "7"}])
 def test_the_command_line_settles_how_threads_wait_before_torch_is_loaded(settled):
     code = (

@@ -233,6 +233,9 @@ class UNet3D(nn.Module):
         return x
 
     def _initialize(self) -> None:
+        if self.head.weight.is_meta:
+            # Nothing to fill; torch would load its compiler for it: 100 MiB, a second.
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
