@@ -7,7 +7,7 @@ minutes a person waits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,20 @@ from torch.nn import functional
 
 if TYPE_CHECKING:
     from .config import Spacing
+    from .regions import Range
 
 RESPONSES_PER_SCALE = 5
 """Smoothed intensity, gradient magnitude, three eigenvalues of the Hessian."""
 
 PORTION = {"cpu": 2**17, "cuda": 2**21}
-"""Voxels, of all channels together, whose derivatives are computed at once, about."""
+"""Voxels, of all channels together, whose derivatives are computed at once, about.
+
+What is needed in between is many times as large as they are, and quick where it stays
+in the processor's cache.
+"""
+
+SMALLEST = 1e-18
+"""A second derivative that is none; its square is still a number."""
 
 SMOOTHED = 128
 """Voxels along an axis that are smoothed in one matrix product."""
@@ -102,23 +110,17 @@ class FilterStem(nn.Module):
         centre = _inner(image, self.margin)
         if out is None:
             out = image.new_empty((self.out_channels, *centre.shape[1:]))
-        out[: self.channels] = centre
-        at = self.channels
-        for scale, kernels in zip(self.scales, self._kernels, strict=True):
-            smooth = self._smoothed(image, kernels)
-            # In portions: what the eigenvalues need in between is many times as large
-            # as they are, and quick where it stays in the processor's cache.
-            portion = PORTION.get(image.device.type, PORTION["cpu"])
-            step = max(1, portion // max(1, smooth[:, 0].nelement()))
-            for first in range(0, centre.shape[1], step):
-                last = min(first + step, centre.shape[1])
-                found = self._derivatives(smooth[:, first : last + 2], scale)
-                for k, response in enumerate(found):
-                    low = at + k * self.channels
-                    out[low : low + self.channels, first:last] = response
-            at += RESPONSES_PER_SCALE * self.channels
-        shape = (-1, 1, 1, 1)
-        return out.sub_(self.mean.view(shape)).div_(self.deviation.view(shape))
+        mean, deviation = (t.view(-1, 1, 1, 1) for t in (self.mean, self.deviation))
+        smooth = [self._smoothed(image, kernels) for kernels in self._kernels]
+        portion = PORTION.get(image.device.type, PORTION["cpu"]) // self.channels
+        for z, y in _portions(centre.shape[1:], portion):
+            parts = [centre[:, z[0] : z[1], y[0] : y[1]]]
+            for scale, whole in zip(self.scales, smooth, strict=True):
+                around = whole[:, z[0] : z[1] + 2, y[0] : y[1] + 2]
+                parts += self._derivatives(around, scale)
+            responses = torch.cat(parts).sub_(mean).div_(deviation)
+            out[:, z[0] : z[1], y[0] : y[1]] = responses
+        return out
 
     def fit(self, blocks: Sequence[Tensor]) -> None:
         """Set mean and deviation from responses of blocks (C, Z, Y, X) with margins."""
@@ -139,28 +141,32 @@ class FilterStem(nn.Module):
     def _derivatives(self, smooth: Tensor, scale: float) -> list[Tensor]:
         """Return the scale-normalised responses; `smooth` has a margin of one voxel."""
         step = [scale / ratio for ratio in self.ratio]
-        first = [
-            (_shift(smooth, axis, 1) - _shift(smooth, axis, -1)) * (step[axis] / 2)
-            for axis in range(3)
-        ]
+        z, y, x = 1, 2, 3
+        along_z = _difference(smooth, z)
+        along_y = _difference(_trimmed(smooth, z), y)
         centre = _inner(smooth, (1, 1, 1))
+        first = (
+            _trimmed(along_z, y, x),
+            _trimmed(along_y, x),
+            _difference(_trimmed(smooth, z, y), x),
+        )
         pure = [
-            (_shift(smooth, axis, 1) - 2 * centre + _shift(smooth, axis, -1))
-            * step[axis] ** 2
-            for axis in range(3)
+            _curvature(smooth, axis, centre).mul_(step[axis - 1] ** 2)
+            for axis in (z, y, x)
         ]
         mixed = [
-            (
-                _shift(smooth, a, 1, b, 1)
-                + _shift(smooth, a, -1, b, -1)
-                - _shift(smooth, a, 1, b, -1)
-                - _shift(smooth, a, -1, b, 1)
-            )
-            * (step[a] * step[b] / 4)
-            for a, b in ((0, 1), (0, 2), (1, 2))
+            _difference(_trimmed(along_z, x), y).mul_(step[0] * step[1] / 4),
+            _difference(_trimmed(along_z, y), x).mul_(step[0] * step[2] / 4),
+            _difference(along_y, x).mul_(step[1] * step[2] / 4),
         ]
-        magnitude = torch.sqrt(first[0] ** 2 + first[1] ** 2 + first[2] ** 2)
-        return [centre, magnitude, *symmetric_eigenvalues(*pure, *mixed)]
+        magnitude = torch.mul(first[0], first[0]).mul_((step[0] / 2) ** 2)
+        for axis in (1, 2):
+            magnitude.addcmul_(first[axis], first[axis], value=(step[axis] / 2) ** 2)
+        return [
+            centre,
+            magnitude.sqrt_(),
+            *symmetric_eigenvalues(*pure, *mixed),
+        ]
 
 
 def symmetric_eigenvalues(
@@ -169,8 +175,11 @@ def symmetric_eigenvalues(
     """Return the eigenvalues of symmetric 3×3 matrices, the largest first.
 
     The closed form with a cosine (Smith 1961, https://doi.org/10.1145/355578.366316).
-    Its angle loses half of the digits where two eigenvalues are close, so it is
-    computed in double precision where the device has it: tiles must agree.
+    Taken from the determinant its angle loses half of the digits where two eigenvalues
+    are close, and tiles must agree. Here it is that between two matrices, as vectors:
+    the deviatoric part D, scaled to norm √6, and the deviatoric part of D², which then
+    has that norm too. From the norms of their difference and sum all digits are kept
+    in single precision, which is quicker than double.
 
     Examples
     --------
@@ -178,22 +187,49 @@ def symmetric_eigenvalues(
     >>> [round(float(value), 5) for value in symmetric_eigenvalues(*values)]
     [3.0, 2.0, 1.0]
     """
-    dtype = zz.dtype
-    if zz.device.type != "mps":
-        zz, yy, xx, zy, zx, yx = (t.double() for t in (zz, yy, xx, zy, zx, yx))
-    mean = (zz + yy + xx) / 3
+    mean = (zz + yy).add_(xx).div_(3)
     a, b, c = zz - mean, yy - mean, xx - mean
-    spread = torch.sqrt(
-        (a * a + b * b + c * c + 2 * (zy * zy + zx * zx + yx * yx)) / 6
-    ).clamp_min_(1e-12)
-    half_determinant = (
-        a * (b * c - yx * yx) - zy * (zy * c - yx * zx) + zx * (zy * yx - b * zx)
-    ) / (2 * spread**3)
-    angle = torch.acos(half_determinant.clamp_(-1, 1)) / 3
-    largest = mean + 2 * spread * torch.cos(angle)
-    smallest = mean + 2 * spread * torch.cos(angle + 2 * torch.pi / 3)
-    middle = 3 * mean - largest - smallest
-    return largest.to(dtype), middle.to(dtype), smallest.to(dtype)
+    norm = torch.mul(zy, zy).addcmul_(zx, zx).addcmul_(yx, yx).mul_(2)
+    norm.addcmul_(a, a).addcmul_(b, b).addcmul_(c, c).div_(6)
+    scale = norm.sqrt_().clamp_min_(SMALLEST)
+    inverse = 1 / scale
+    d, e, f = zy * inverse, zx * inverse, yx * inverse
+    a, b, c = a.mul_(inverse), b.mul_(inverse), c.mul_(inverse)
+    dd, ee, ff = d * d, e * e, f * f
+    pairs = [
+        (a, torch.add(dd, ee).addcmul_(a, a).sub_(2)),
+        (b, dd.add_(ff).addcmul_(b, b).sub_(2)),
+        (c, ee.add_(ff).addcmul_(c, c).sub_(2)),
+        (d, torch.add(a, b).mul_(d).addcmul_(e, f)),
+        (e, torch.add(a, c).mul_(e).addcmul_(d, f)),
+        (f, torch.add(b, c).mul_(f).addcmul_(d, e)),
+    ]
+    apart = _norm([square - one for one, square in pairs])
+    together = _norm([square.add_(one) for one, square in pairs])
+    # A third of the angle, which is twice that arctangent
+    angle = apart.div_(together.clamp_min_(SMALLEST)).atan_().mul_(2 / 3)
+    scale.mul_(2)
+    largest = torch.cos(angle).mul_(scale)
+    smallest = angle.add_(2 * torch.pi / 3).cos_().mul_(scale)
+    middle = (mean - largest).sub_(smallest)
+    return largest.add_(mean), middle, smallest.add_(mean)
+
+
+def _norm(entries: Sequence[Tensor]) -> Tensor:
+    """Return the norm of matrices from their diagonal and what is above; overwrites."""
+    diagonal, above = ([t.mul_(t) for t in part] for part in (entries[:3], entries[3:]))
+    total = diagonal[0].add_(diagonal[1]).add_(diagonal[2])
+    return total.add_(above[0].add_(above[1]).add_(above[2]), alpha=2).sqrt_()
+
+
+def _portions(shape: Sequence[int], voxels: int) -> Iterator[tuple[Range, Range]]:
+    """Cut a box (Z, Y, X) along Z, or along Y where a slice is large, into portions."""
+    depth, height, width = shape
+    rows = min(height, max(1, voxels // width))
+    slices = max(1, voxels // (height * width))
+    for z in range(0, depth, slices):
+        for y in range(0, height, rows):
+            yield (z, min(z + slices, depth)), (y, min(y + rows, height))
 
 
 def _gaussian(sd: float) -> tuple[float, ...]:
@@ -257,11 +293,22 @@ def _inner(image: Tensor, margin: Sequence[int]) -> Tensor:
     return image
 
 
-def _shift(image: Tensor, *moves: int) -> Tensor:
-    """Drop a margin of one voxel after moving along axes: (axis, offset) pairs."""
-    start = [1, 1, 1]
-    for axis, offset in zip(moves[::2], moves[1::2], strict=True):
-        start[axis] += offset
-    for axis, first in enumerate(start):
-        image = image.narrow(axis + 1, first, image.shape[axis + 1] - 2)
+def _trimmed(image: Tensor, *dims: int) -> Tensor:
+    """Drop a margin of one voxel along some dimensions."""
+    for dim in dims:
+        image = image.narrow(dim, 1, image.shape[dim] - 2)
     return image
+
+
+def _difference(image: Tensor, dim: int) -> Tensor:
+    """Return twice the central difference, inside a margin of one along `dim`."""
+    count = image.shape[dim] - 2
+    return image.narrow(dim, 2, count) - image.narrow(dim, 0, count)
+
+
+def _curvature(image: Tensor, dim: int, centre: Tensor) -> Tensor:
+    """Return the second difference along `dim`, inside a margin along all axes."""
+    image = _trimmed(image, *(k for k in (1, 2, 3) if k != dim))
+    count = image.shape[dim] - 2
+    outer = image.narrow(dim, 2, count) + image.narrow(dim, 0, count)
+    return outer.sub_(centre, alpha=2)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_unet3d.engine.stem import FilterStem, symmetric_eigenvalues
+from napari_unet3d.engine.stem import FilterStem, _portions, symmetric_eigenvalues
 
 SPACINGS = ((1, 1, 1), (2.2, 1, 1), (5, 1, 1), (1, 3, 1))
 
@@ -133,6 +133,30 @@ def test_eigenvalues_that_are_equal(value):
     entries = [torch.full((1,), float(value))] * 3 + [torch.zeros(1)] * 3
     for found in symmetric_eigenvalues(*entries):
         assert found.item() == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("apart", [0, 1e-7, 1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("third", [-2, 0, 0.5, 5])
+def test_eigenvalues_that_are_nearly_equal_keep_their_digits(apart, third):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(200, 3, 3)))[0]
+    matrices = (axes * [1, 1 + apart, third]) @ axes.transpose(0, 2, 1)
+    pairs = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+    found = symmetric_eigenvalues(
+        *(torch.tensor(matrices[:, i, j], dtype=torch.float32) for i, j in pairs)
+    )
+    expected = sorted([1, 1 + apart, third], reverse=True)
+    for values, value in zip(found, expected, strict=True):
+        assert (values - value).abs().max() < 2e-6 * max(1, abs(third))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 300, 300), (40, 3, 2)])
+def test_portions_are_all_voxels_once(shape):
+    count = np.zeros(shape, int)
+    for z, y in _portions(shape, 1000):
+        assert (z[1] - z[0]) * (y[1] - y[0]) * shape[2] <= 1000
+        count[slice(*z), slice(*y)] += 1
+    assert (count == 1).all()
 
 
 @pytest.fixture
