@@ -12,6 +12,7 @@ import torch
 
 from .device import available_memory
 from .layers import Level
+from .sweep import SHORTCUT_SLICES
 from .tiling import decoded_range, receptive_margin, with_halo
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ BESIDE = 2048
 CEILING = 1.3
 """How much more memory a process takes than what is in use of it: gaps in between."""
 
-FIXED = 224 * 2**20
+FIXED = 144 * 2**20
 """Bytes that modules, tables of the convolutions and buffers of the files take."""
 
 
@@ -123,12 +124,11 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
     core, whole = slice_extent.core, slice_extent.whole
     given = _convolutions(network, 0)[0].in_channels
     size = network.head.weight.element_size()
-    # Filter responses with the channels last; before that they lie where the inputs
-    # do, in single precision
+    # Filter responses
     remembered, most = float(depth * given * whole), depth
-    inputs = [remembered * 4 / size]
-    # What the filters need in between
-    steps = [remembered * 4 / size]
+    inputs = []
+    # What the filters need in between: smoothed slices of every scale
+    steps = [remembered * 2 / size]
     for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
         skipped = 0
         for k, conv in enumerate(_convolutions(network, level)):
@@ -137,12 +137,16 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
             remembered += 2 * before * area
             # With two slices from before and one beyond the end
             inputs.append(area * before * (most + 3))
-            # What it is copied from, or upsampled from before that; the output
-            used: float = (before + after) * most
+            # What it is copied from, or upsampled from before that; the output, pooled
+            used: float = max(before, after) * most
             if k == 0 and level == 0:
                 used = after * most
             elif k == 1:
                 skipped = after
+                if level < len(network.pooling):
+                    # One row of windows on the way
+                    windows = most / prod(network.pooling[level])
+                    used += after * (windows + 1.5)
             elif k == 2:
                 upsampled = before - skipped
                 used = most * upsampled / prod(network.pooling[level])
@@ -152,14 +156,18 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
             waiting = receptive_margin(network.pooling[level:], 0) + most
             remembered += decoded * skipped * waiting
             most = max(1, most // network.pooling[level][0])
+    joined = network.head.in_channels
     if len(network.shortcut):
-        width = network.head.in_channels - _convolutions(network, 0)[-1].out_channels
+        width = joined - _convolutions(network, 0)[-1].out_channels
         waiting = receptive_margin(network.pooling, 0) + depth
         remembered += min(head, given) * waiting * core
-        steps.append(depth * (2 * width + head) * core)
+        slices = depth
+        if head <= given:
+            slices, joined = SHORTCUT_SLICES, joined - width
+        steps.append((2 * width * slices + head * depth) * core)
     # Logits, their softmax, and 64-bit numbers of the likeliest class
     single = 4 / size * (3 * head + 2)
-    steps.append(depth * (network.head.in_channels + single) * core)
+    steps.append(depth * (joined + single) * core)
     # The logits before are still being written.
     written = 4 * head * depth * core
     return size * (remembered + max(inputs) + max(steps)) + written

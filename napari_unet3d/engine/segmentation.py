@@ -32,7 +32,6 @@ from .events import Segmented
 from .folding import fold_normalization
 from .normalize import IntensityStatistics, as_channels_first
 from .slabs import feature_slabs, slices_at_once
-from .streamed import Workspace
 from .sweep import sweep
 from .tiling import receptive_margin, with_halo
 from .volume import FeatureVolume
@@ -245,14 +244,12 @@ class Segmenter:
         ]
         low = [first for first, _ in box]
         width = [last - first for first, last in box[1:]]
-        workspace = Workspace()
         features = feature_slabs(
             self.features,
             low,
             [box[0][1] - box[0][0], *width],
             slab_depth(self.network),
             read_ahead=self.read_ahead,
-            workspace=workspace,
             dtype=self.dtype,
         )
         y, x = (
@@ -260,7 +257,7 @@ class Segmenter:
             for (first, last), a in zip(core[1:], low[1:], strict=True)
         )
         z = low[0]
-        for logits in sweep(self.network, features, (y, x), workspace):
+        for logits in sweep(self.network, features, (y, x)):
             first, last = max(z, core[0][0]), min(z + logits.shape[2], core[0][1])
             if first < last:
                 block = logits[0, :, first - z : last - z]

@@ -13,7 +13,6 @@ from torch import Tensor
 from .ahead import ahead
 from .allocation import lasting
 from .normalize import check_finite
-from .streamed import Workspace
 
 if TYPE_CHECKING:
     from .volume import FeatureVolume
@@ -32,7 +31,6 @@ def feature_slabs(
     depth: int,
     *,
     read_ahead: bool = False,
-    workspace: Workspace | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tensor]:
     """Yield the features of a box that may reach outside of the volume.
@@ -47,8 +45,6 @@ def feature_slabs(
         Slices of a slab; the last may have fewer.
     read_ahead : bool
         Whether to read the next slices in a thread meanwhile.
-    workspace : Workspace, optional
-        Used while a slab is made.
     dtype : torch.dtype
         Of the slabs; they are computed in single precision.
 
@@ -64,7 +60,6 @@ def feature_slabs(
         [n + 2 * m for n, m in zip(size, margin, strict=True)],
         read_ahead,
     )
-    workspace = workspace or Workspace()
     channels, count = volume.image.shape[0], volume.stem.out_channels
     before = 2 * margin[0]
     # Memory for all slabs is taken once: see the queues of the sweep.
@@ -83,12 +78,7 @@ def feature_slabs(
                 window[:, before : before + new].copy_(slices)
             del slices
             with torch.no_grad():
-                place = workspace.take((1, 1, count * new, *size[1:]), window)
-                responses = place.view(count, new, *size[1:])
-                volume.stem(window[:, : before + new], responses)
-                slab[0, :, :new].copy_(responses)
-                # A view would keep a workspace that is outgrown.
-                del place, responses
+                volume.stem(window[:, : before + new], slab[0, :, :new])
             yield slab[:, :, :new]
     finally:
         reader.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,8 @@ class StreamedConvolution:
         """Slices of the tail that are filled; at first the border of zeros."""
         self._stack: Tensor | None = None
 
-    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
-        """Convolve what is complete with slices (1, C, n, Y, X).
+    def fill(self, x: Tensor | None, last: bool) -> None:
+        """Take slices (1, C, n, Y, X) that are to be convolved; they may go then.
 
         After the last ones comes a border of zeros.
         """
@@ -69,9 +70,6 @@ class StreamedConvolution:
             self.room(x.shape[2], x, last).copy_(x)
         elif last:
             self.room(0, None, last)
-        else:
-            return None
-        return self.convolve()
 
     def room(self, count: int, like: Tensor | None, last: bool) -> Tensor:
         """Make room for slices, to be filled and then convolved.
@@ -105,9 +103,10 @@ class StreamedConvolution:
         return stack[:, :, held : held + count]
 
     def convolve(self) -> Tensor | None:
-        """Convolve the slices that there was made room for."""
+        """Convolve what is complete with the slices that were taken."""
         stack, self._stack = self._stack, None
-        assert stack is not None
+        if stack is None:
+            return None
         assert self._tail is not None
         self._held = min(2, stack.shape[2])
         # A copy: a view would keep all slices in memory.
@@ -193,6 +192,28 @@ def _is_quick(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
+
+
+def largest_of_windows(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Pool `x` (1, C, Z, Y, X), whose sizes are multiples of the stride.
+
+    As max_pool3d does, which needs more memory: it also finds out, in 64 bits, where
+    the largest are. Here there is a single row of windows in between.
+    """
+    depth, height, width = (n // s for n, s in zip(x.shape[2:], stride, strict=True))
+    out = torch.empty(
+        (1, x.shape[1], depth, height, width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=CHANNELS_LAST,
+    )
+    for k, window in enumerate(x.split(stride[0], dim=2)):
+        for dim, count in zip((2, 3, 4), stride, strict=True):
+            before = (slice(None),) * dim
+            parts = [window[(*before, slice(i, None, count))] for i in range(count)]
+            window = reduce(torch.maximum, parts)
+        out[:, :, k : k + 1] = window
+    return out
 
 
 def upsample_into(up: UpConvolution, x: Tensor, out: Tensor) -> None:

@@ -19,6 +19,7 @@ from .streamed import (
     SliceQueue,
     StreamedConvolution,
     Workspace,
+    largest_of_windows,
     upsample_into,
 )
 from .tiling import decoded_range, receptive_margin
@@ -34,7 +35,6 @@ def sweep(
     network: UNet3D,
     slabs: Iterable[Tensor],
     core: Plane | None = None,
-    workspace: Workspace | None = None,
 ) -> Iterator[Tensor]:
     """Yield the logits of a volume that arrives in slabs along Z.
 
@@ -50,8 +50,6 @@ def sweep(
         Ranges along Y and X of the voxels whose logits are wanted, all by default. The
         decoder works only where these need it, which is most of the work: the rest of
         the plane, a halo, matters to the lower levels.
-    workspace : Workspace, optional
-        Used while a slab is computed with, and free while the next one is made.
 
     Yields
     ------
@@ -64,7 +62,7 @@ def sweep(
     assert slab is not None
     height, width = slab.shape[3:]
     core = core or ((0, height), (0, width))
-    workspace = workspace or Workspace()
+    workspace = Workspace()
     top = _StreamedLevel(network, 0, slab.shape[2], (height, width), core, workspace)
     head = _StreamedHead(network, slab.shape[2])
     while True:
@@ -90,6 +88,10 @@ def sweep(
         if is_last:
             return
         slab = next(slabs, None)
+
+
+SHORTCUT_SLICES = 2
+"""Slices that pass the shortcut at once."""
 
 
 class _StreamedLevel:
@@ -166,18 +168,21 @@ class _StreamedLevel:
             Whether they are the last of all.
         """
         for convolution in self._encoder:
-            x = convolution.push(x, last)
+            convolution.fill(x, last)
+            x = None  # gone before there is room for what becomes of it
+            x = convolution.convolve()
         if self._is_bottom:
             yield None if x is None else _crop(x, self._wanted), last
             return
         if x is not None:
             self._skips.push(_crop(x, self._decoded))
-        x = self._pool(x)
-        for below, end in self._below.push(x, last):
-            x = None
+        pushed = self._below.push(self._pool(x), last)
+        x = None
+        for below, end in pushed:
             if below is None:
                 if end:
-                    yield self._finish(self._first.push(None, end), end), end
+                    self._first.fill(None, end)
+                    yield self._finish(end), end
                 continue
             portions = below.split(self._portion, dim=2)
             del below
@@ -195,10 +200,11 @@ class _StreamedLevel:
         self._skips.move_to(stack[:, :skipped])
         upsample_into(self._up, below, stack[:, skipped:])
         del stack
-        return self._finish(self._first.convolve(), last)
+        return self._finish(last)
 
-    def _finish(self, x: Tensor | None, last: bool) -> Tensor | None:
-        x = self._second.push(x, last)
+    def _finish(self, last: bool) -> Tensor | None:
+        self._second.fill(self._first.convolve(), last)
+        x = self._second.convolve()
         return None if x is None else _crop(x, self._wanted)
 
     def _pool(self, x: Tensor | None) -> Tensor | None:
@@ -211,9 +217,7 @@ class _StreamedLevel:
         self._unpooled = stack[:, :, whole:].clone() if whole < stack.shape[2] else None
         if not whole:
             return None
-        return functional.max_pool3d(
-            stack[:, :, :whole], tuple(self._stride), tuple(self._stride)
-        )
+        return largest_of_windows(stack[:, :, :whole], self._stride)
 
 
 class _StreamedHead:
@@ -239,9 +243,14 @@ class _StreamedHead:
         """Take slices of the input."""
         if not self._has_shortcut:
             return
-        if self._is_split:
-            image = functional.conv3d(self._network.shortcut(image), self._weights[1])
-        self._waiting.push(image)
+        if not self._is_split:
+            self._waiting.push(image)
+            return
+        # Its hidden channels are many: for all slices at once they would be the most
+        # that a sweep needs.
+        for part in image.split(SHORTCUT_SLICES, dim=2):
+            hidden = self._network.shortcut(part)
+            self._waiting.push(functional.conv3d(hidden, self._weights[1]))
 
     def classify(self, decoded: Tensor) -> Tensor:
         """Return the logits of the next slices."""

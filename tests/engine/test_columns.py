@@ -16,7 +16,6 @@ from napari_unet3d.engine.columns import (
     sweep_bytes,
     sweep_work,
 )
-from napari_unet3d.engine.streamed import Workspace
 from napari_unet3d.engine.sweep import sweep
 from napari_unet3d.engine.tiling import with_halo
 from napari_unet3d.engine.unet import UNet3D
@@ -64,22 +63,19 @@ def measured(network, depth, core=(0, EDGE), piece=(0, EDGE)):
     size = (1, network.encoder[0].first.conv.in_channels, slab, edge, edge)
     inner = (core[0] - piece[0], core[1] - piece[0])
     with LiveBytes() as live:
-        workspace = Workspace()
-        slabs = slabs_of(size, depth // slab, workspace, dtype)
-        for _ in sweep(network, slabs, (inner, inner), workspace):
+        slabs = slabs_of(size, depth // slab, dtype)
+        for _ in sweep(network, slabs, (inner, inner)):
             pass
     return live.peak
 
 
-def slabs_of(size, count, workspace, dtype):
-    """Yield slabs as filters do, with as much in between, and as much again."""
-    single = torch.empty(0, device="meta")
+def slabs_of(size, count, dtype):
+    """Yield slabs as filters do, with half as much in between."""
     slab = torch.empty(
         size, device="meta", dtype=dtype, memory_format=torch.channels_last_3d
     )
     for _ in range(count):
-        assert workspace.take(size, single).shape == size
-        torch.empty(size, device="meta")
+        torch.empty(slab.numel() // 2, device="meta")
         yield slab
 
 
@@ -113,7 +109,7 @@ def test_the_estimate_is_enough_and_not_far_too_much(dtype, core, name):
     copied = 4 * max(parameter.numel() for parameter in network.parameters())
     # Softmax and labels, which are in single precision and not part of the sweep, are
     # what a flat network needs most for.
-    least = 0.75 if dtype == torch.float32 else 0.6
+    least = 0.75 if dtype == torch.float32 else 0.55
     assert least * estimate < used <= 1.02 * estimate + copied
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_unet3d.engine.folding import fold_normalization
+from napari_unet3d.engine.streamed import largest_of_windows
 from napari_unet3d.engine.sweep import sweep
 from napari_unet3d.engine.unet import UNet3D
 
@@ -24,6 +25,14 @@ POOLINGS = (
 
 def numbers(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (3, 1, 2), (1, 1, 1)])
+def test_the_largest_of_windows_are_those_of_max_pooling(stride):
+    x = numbers(1, 5, 6, 4, 8).to(memory_format=torch.channels_last_3d)
+    found = largest_of_windows(x, stride)
+    assert torch.equal(found, nn.functional.max_pool3d(x, stride, stride))
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("normalization", ["batch", "none"])
