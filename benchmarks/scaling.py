@@ -22,6 +22,10 @@ from napari_unet3d.engine.columns import Extent, extent, sweep_work
 from napari_unet3d.engine.folding import fold_normalization
 from napari_unet3d.io.layout import CHUNK
 
+BESIDE = 844
+"""Bytes for each voxel of a slice beside a sweep's: what `Segmenter.bytes_beside` says
+of 8-bit grey values, the filter stem, and labels alone."""
+
 COLUMNS = {
     "side": ("side", "d"),
     "voxels": ("voxels", ".1e"),
@@ -38,7 +42,7 @@ COLUMNS = {
 def cost(network, side, memory, rate, task_seconds):
     """Return what a cube of `side` voxels costs in blocks of `memory` GiB."""
     shape = (side,) * 3
-    blocks = plan_blocks(network, shape, (CHUNK,) * 3, memory * 2**30)
+    blocks = plan_blocks(network, shape, (CHUNK,) * 3, memory * 2**30, beside=BESIDE)
     # Blocks are a grid: what is computed is a product of sums along the axes.
     z, y, x = (
         [extent(network, axis, core, side) for core in set(cores)]
