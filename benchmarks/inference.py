@@ -86,7 +86,7 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as folder:
         for stem in options.stems:
             model = Path(folder) / f"{stem}.pt"
-            make_model(model, stem, options)
+            make_model(model, stem, options, options.device)
             # Quick: the stem's cost shows in one size.
             is_short = options.quick and stem != options.stems[0]
             for size in options.sizes[:1] if is_short else options.sizes:
@@ -152,14 +152,14 @@ def run(case):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def make_model(path, stem, options):
+def make_model(path, stem, options, device="cpu"):
     """Train a network for some steps, so that its logits mean something."""
     image, truth = tubules((96, 96, 96))
     labels = Annotation.from_labels(sparse_annotation(truth))
     trainer = Trainer(
         [TrainingVolume(image, labels)],
         ModelConfig(base_channels=options.base_channels, stem=stem),
-        TrainingConfig(steps=options.steps, device=options.device),
+        TrainingConfig(steps=options.steps, device=device),
     )
     for _ in trainer.run():
         pass
