@@ -46,7 +46,7 @@ COLUMNS = {
     "growth, GiB": ("growth", ".2f"),
 }
 
-LOADING = 5
+LOADING = 4
 """Seconds until a command has loaded its libraries and opened what it reads, about."""
 
 # The kernel's own mark of the highest memory, which begins anew with the program; that
@@ -198,19 +198,20 @@ def kill(folder, options):
     rng, kills = np.random.default_rng(options.seed), 0
     while True:
         process = start("killed.ome.zarr")
-        # While libraries are loaded, before the first block is done, after several:
+        # While libraries are loaded, before the first block is done, after one or two:
         # at random, but so that all kills come before the end.
         record = BlockRecord.read(folder / "killed.ome.zarr")
-        done = len(record.finished) / record.blocks if record else 0.0
-        each = (1 - done) * seconds / (options.kill - kills + 1)
-        moment = rng.uniform(0, LOADING + each) if kills < options.kill else None
+        done, blocks = (len(record.finished), record.blocks) if record else (0, 0)
+        is_near_end = record is not None and blocks - done <= 2
+        span = 0 if is_near_end else 2.5 * seconds / (blocks or 16)
+        moment = rng.uniform(0, LOADING + span) if kills < options.kill else None
         try:
             status = process.wait(moment)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
-            print(f"killed {kills} times, {done:.0%} finished before", flush=True)
+            print(f"killed {kills} times, {done} of {blocks} blocks kept", flush=True)
             continue
         if status:
             raise SystemExit(f"the run after {kills} kills ended with {status}")
