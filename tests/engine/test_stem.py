@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_unet3d.engine.stem import FilterStem, _portions, symmetric_eigenvalues
+from napari_unet3d.engine.eigenvalues import symmetric_eigenvalues
+from napari_unet3d.engine.stem import FilterStem, _portions
 
 SPACINGS = ((1, 1, 1), (2.2, 1, 1), (5, 1, 1), (1, 3, 1))
 
