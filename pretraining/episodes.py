@@ -56,15 +56,19 @@ GRIDS = (
 class Episode:
     """Patches of one volume, and what of them a person has labelled."""
 
-    corners: tuple[tuple[int, int, int], ...]
-    """First voxel ZYX of each patch."""
-    flips: tuple[tuple[int, ...], ...]
-    """Axes ZYX along which each is mirrored."""
-    target: NDArray[np.uint8]
-    """(N, Z, Y, X) classes from 0."""
-    annotated: NDArray[np.bool_]
-    """(N, Z, Y, X)."""
-    n_classes: int
+    corners: NDArray[np.int64]
+    """(N, 3) first voxel ZYX of each patch."""
+    slices: NDArray[np.int64]
+    """(N - 1,) position in its patch of the annotated slice; the last one has none."""
+    mirrored: NDArray[np.bool_]
+    """(3,) whether all patches are mirrored along Z, Y, X."""
+    classes: NDArray[np.uint8]
+    """(256,) class from 0 of every kind of structure."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, the background's included."""
+        return int(self.classes.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -76,21 +80,38 @@ class SyntheticVolume:
     """Axis across the annotated slices."""
     image: Tensor
     """(Z, Y, X) float32, normalised."""
+    kind: Tensor
+    """(Z, Y, X) uint8, kind of structure."""
     episodes: tuple[Episode, ...]
 
 
 @dataclass(frozen=True)
+class Group:
+    """Volumes of one kind, of each of which an episode is played at a time."""
+
+    grid: Grid
+    normal: int
+    features: Tensor
+    """(E Z Y X, C) bfloat16, what the network is given."""
+    kind: Tensor
+    """(E Z Y X,) uint8."""
+    episodes: tuple[tuple[Episode, ...], ...]
+    """Of every volume."""
+
+
+@dataclass(frozen=True)
 class Batch:
-    """An episode each of several volumes of one kind."""
+    """An episode each of several volumes of one kind, V voxels in each."""
 
     grid: Grid
     features: Tensor
-    """(E, N, C, Z, Y, X) float32."""
+    """(E, N, C, Z, Y, X) bfloat16, channels last."""
     target: Tensor
-    """(E, N, Z, Y, X) int64."""
+    """(E, V) int64."""
     annotated: Tensor
-    """(E, N, Z, Y, X) bool, as many voxels of every episode."""
-    n_classes: tuple[int, ...]
+    """(E, M) int64, which voxels are."""
+    n_classes: Tensor
+    """(E,) int64."""
 
 
 class SyntheticVolumes(Dataset[SyntheticVolume]):
@@ -133,17 +154,18 @@ class SyntheticVolumes(Dataset[SyntheticVolume]):
             grid,
             normal,
             torch.from_numpy(statistics.apply(image[None])[0]),
+            torch.from_numpy(kind),
             tuple(
-                draw_episode(choose_classes(kind, groups, rng), grid, normal, rng)
+                draw_episode(kind, choose_classes(groups, rng), grid, normal, rng)
                 for _ in range(self._episodes)
             ),
         )
 
 
 def choose_classes(
-    kind: NDArray[np.uint8], groups: list[tuple[int, ...]], rng: np.random.Generator
+    groups: list[tuple[int, ...]], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Return the class from 0 of every voxel: kinds put together at random."""
+    """Return the class from 0 of all 256 kinds, which are put together at random."""
     most = int(rng.choice([1, 1, 2, 3, MOST_CLASSES - 1]))
     table = np.zeros(256, np.uint8)
     taken: set[int] = set()
@@ -154,44 +176,42 @@ def choose_classes(
             count += 1
             taken |= set(group)
             table[list(group)] = count
-    return table[kind]
+    return table
 
 
 def draw_episode(
-    target: NDArray[np.uint8], grid: Grid, normal: int, rng: np.random.Generator
+    kind: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    grid: Grid,
+    normal: int,
+    rng: np.random.Generator,
 ) -> Episode:
     """Draw patches of a volume, of which all but the last have an annotated slice."""
+    size = np.array(patch_size(grid, normal))
+    centres = rng.uniform(size=(PATCHES, 3)) * kind.shape
+    for k in range(0, PATCHES, 2):
+        centres[k] = _foreground_voxel(kind, classes, rng)
+    corners = np.clip((centres - size // 2).astype(int), 0, kind.shape - size)
+    slices = np.clip((centres - corners).astype(int)[:, normal], 0, size[normal] - 1)
+    return Episode(corners, slices[:-1], rng.random(3) < 0.5, classes)
+
+
+def patch_size(grid: Grid, normal: int) -> tuple[int, int, int]:
+    """Return the size ZYX of patches that are thin along an axis."""
     size = list(grid.patch)
     size[0], size[normal] = size[normal], size[0]
-    foreground = np.flatnonzero(target)
-    corners, flips, targets, annotated = [], [], [], []
-    for k in range(PATCHES):
-        centre = rng.uniform(size=3) * target.shape
-        if k % 2 == 0:
-            voxel = foreground[rng.integers(len(foreground))]
-            centre = np.array(np.unravel_index(voxel, target.shape))
-        z, y, x = (
-            int(np.clip(c - s // 2, 0, n - s))
-            for c, s, n in zip(centre, size, target.shape, strict=True)
-        )
-        low = (z, y, x)
-        box = tuple(slice(a, a + s) for a, s in zip(low, size, strict=True))
-        mask = np.zeros(size, bool)
-        if k < PATCHES - 1:
-            position = int(np.clip(centre[normal] - low[normal], 0, size[normal] - 1))
-            mask[(slice(None),) * normal + (position,)] = True
-        axes = tuple(axis for axis in range(3) if rng.random() < 0.5)
-        corners.append(low)
-        flips.append(axes)
-        targets.append(np.flip(target[box], axes))
-        annotated.append(np.flip(mask, axes))
-    return Episode(
-        tuple(corners),
-        tuple(flips),
-        np.stack(targets),
-        np.stack(annotated),
-        int(target.max()) + 1,
-    )
+    return size[0], size[1], size[2]
+
+
+def _foreground_voxel(
+    kind: NDArray[np.uint8], classes: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[int, ...]:
+    flat = kind.ravel()
+    drawn = rng.integers(flat.size, size=1000)
+    found = drawn[classes[flat[drawn]] > 0]
+    if not len(found):
+        found = rng.permutation(np.flatnonzero(classes[flat]))
+    return tuple(int(n) for n in np.unravel_index(found[0], kind.shape))
 
 
 def gathered(
@@ -217,43 +237,56 @@ class Responses:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stems = {
-            grid: FilterStem(1, SCALES, grid.spacing).to(device) for grid in GRIDS
-        }
+        self._stems: dict[tuple[Grid, int], FilterStem] = {}
         self._device = device
 
-    def of(self, volume: SyntheticVolume) -> Tensor:
-        """Return standardised image and filter responses (C, Z, Y, X) as float16."""
-        stem = self._stems[volume.grid]
+    def of(self, volumes: list[SyntheticVolume]) -> Group:
+        """Return volumes of one kind with standardised image and filter responses."""
+        grid, count = volumes[0].grid, len(volumes)
+        if (grid, count) not in self._stems:
+            # To the filters, volumes are channels of an image.
+            stem = FilterStem(count, SCALES, grid.spacing)
+            self._stems[grid, count] = stem.to(self._device)
+        stem = self._stems[grid, count]
         sides = [margin for margin in reversed(stem.margin) for _ in range(2)]
-        image = volume.image.to(self._device)[None, None]
+        image = torch.stack([v.image for v in volumes]).to(self._device)
         with torch.no_grad():
-            responses = stem(functional.pad(image, sides, "replicate")[0])
-            deviation, mean = torch.std_mean(responses, (1, 2, 3), keepdim=True)
-            responses.sub_(mean).div_(deviation.clamp_min(1e-6))
-        return responses.clamp_(-100, 100).half()  # type: ignore[no-any-return]
+            responses = stem(functional.pad(image[None], sides, "replicate")[0])
+            responses = responses.unflatten(0, (-1, count))
+            deviation, mean = torch.std_mean(responses, (2, 3, 4), keepdim=True)
+            responses.sub_(mean).div_(deviation.clamp_min(1e-6)).clamp_(-100, 100)
+            features = responses.movedim(0, -1).bfloat16().flatten(0, 3)
+        kind = torch.stack([v.kind for v in volumes]).flatten().to(self._device)
+        episodes = tuple(v.episodes for v in volumes)
+        return Group(grid, volumes[0].normal, features, kind, episodes)
 
 
-def cut(volumes: list[SyntheticVolume], responses: list[Tensor], number: int) -> Batch:
+def cut(group: Group, number: int) -> Batch:
     """Cut out the patches of each volume's episode of a number."""
-    episodes = [volume.episodes[number] for volume in volumes]
-    device = responses[0].device
-    size = episodes[0].target.shape[1:]
-    patches = [
-        found[
-            (slice(None), *(slice(a, a + s) for a, s in zip(low, size, strict=True)))
-        ].flip([axis + 1 for axis in flips])
-        for found, episode in zip(responses, episodes, strict=True)
-        for low, flips in zip(episode.corners, episode.flips, strict=True)
-    ]
-    features = torch.stack(patches).float()
-    features = features.contiguous(memory_format=torch.channels_last_3d)
-    target = torch.from_numpy(np.stack([e.target for e in episodes]))
-    annotated = torch.from_numpy(np.stack([e.annotated for e in episodes]))
-    return Batch(
-        volumes[0].grid,
-        features.unflatten(0, (len(volumes), PATCHES)),
-        target.to(device).long(),
-        annotated.to(device),
-        tuple(e.n_classes for e in episodes),
+    device = group.features.device
+    episodes = [one[number] for one in group.episodes]
+    corners, slices, mirrored, classes = (
+        torch.from_numpy(np.stack([getattr(e, name) for e in episodes])).to(device)
+        for name in ("corners", "slices", "mirrored", "classes")
     )
+    size = patch_size(group.grid, group.normal)
+    # Voxels of the patches in the volumes, one after the other.
+    voxel = torch.arange(len(episodes), device=device).view(-1, 1, 1, 1, 1)
+    for axis, (length, n) in enumerate(zip(size, group.grid.shape, strict=True)):
+        along = torch.arange(length, device=device)
+        along = torch.where(mirrored[:, axis, None], length - 1 - along, along)
+        along = corners[:, :, axis, None] + along[:, None]
+        shape = [*along.shape[:2], 1, 1, 1]
+        shape[2 + axis] = length
+        voxel = voxel * n + along.view(shape)
+    target = classes.gather(1, group.kind[voxel.flatten(1)].long()).long()
+    # Annotated slices in the patches, one after the other.
+    across = mirrored[:, group.normal, None]
+    slices = torch.where(across, size[group.normal] - 1 - slices, slices)
+    order = torch.arange(voxel[0].numel(), device=device).view(-1, *size)[:-1]
+    order = order.movedim(group.normal + 1, 1).flatten(2)
+    patch = torch.arange(len(order), device=device)
+    annotated = order[patch, slices].flatten(1)
+    features = group.features[voxel.flatten()].view(*voxel.shape, -1)
+    n_classes = torch.tensor([e.n_classes for e in episodes]).to(device)
+    return Batch(group.grid, features.movedim(-1, 2), target, annotated, n_classes)

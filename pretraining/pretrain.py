@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from episodes import (
     MOST_CLASSES,
     SCALES,
     Batch,
+    Group,
     Responses,
     SyntheticVolume,
     SyntheticVolumes,
@@ -36,7 +38,6 @@ from episodes import (
     gathered,
 )
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from napari_unet3d.engine.allocation import keep_freed_memory
@@ -45,8 +46,8 @@ from napari_unet3d.engine.stem import FilterStem
 from napari_unet3d.engine.unet import UNet3D
 
 SHORTCUT = 32
-POOL = 64
-"""Volumes, or as many times what a step takes, that are drawn from at a time."""
+POOL = 32
+"""As many times what a step takes is drawn from at a time."""
 SCORED = 10
 """Of so many steps one is scored."""
 
@@ -70,12 +71,47 @@ class EpisodeNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (E N, C, Z, Y, X)."""
-        values = x.unflatten(0, (self.episodes, -1)).float()
-        axes = (1, 3, 4, 5)
-        variance, mean = torch.var_mean(values, axes, correction=0, keepdim=True)
-        scale = self.weight.view(-1, 1, 1, 1) * (variance + self._epsilon).rsqrt()
-        shifted = (values - mean) * scale + self.bias.view(-1, 1, 1, 1)
-        return shifted.flatten(0, 1).to(x.dtype)
+        last = x.movedim(1, -1)
+        rows = last.reshape(self.episodes, -1, x.shape[1])
+        normalised: Tensor = Normalised.apply(  # type: ignore[no-untyped-call]
+            rows, self.weight, self.bias, self._epsilon
+        )
+        return normalised.view(last.shape).movedim(-1, 1)
+
+
+class Normalised(torch.autograd.Function):
+    """Normalise rows (E, S, C) over S, in a third of the kernels that torch needs.
+
+    The voxels stay in their own format; only sums are in single precision.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, epsilon: float
+    ) -> Tensor:
+        """Return (rows - mean) / deviation * weight + bias, with sums over S."""
+        count, exact = rows.shape[1], weight.dtype
+        mean = rows.sum(1, keepdim=True, dtype=exact) / count
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=exact)
+        inverse = (norm**2 / count - mean**2).clamp_min(0).add(epsilon).rsqrt()
+        scale = weight * inverse
+        ctx.save_for_backward(rows, mean, inverse, scale)
+        shift = bias - mean * scale
+        return torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of rows, weight and bias."""
+        rows, mean, inverse, scale = ctx.saved_tensors
+        count, exact, short = rows.shape[1], mean.dtype, rows.dtype
+        of_bias = gradient.sum(1, keepdim=True, dtype=exact)
+        product = (gradient * rows).sum(1, keepdim=True, dtype=exact)
+        of_weight = (product - mean * of_bias) * inverse
+        slope = -scale * inverse * of_weight / count
+        level = -scale * of_bias / count - slope * mean
+        of_rows = torch.addcmul(level.to(short), rows, slope.to(short))
+        of_rows = torch.addcmul(of_rows, gradient, scale.to(short))
+        return of_rows, of_weight.sum((0, 1)), of_bias.sum((0, 1)), None
 
 
 class Learner(nn.Module):
@@ -149,13 +185,8 @@ def pretrain(options: argparse.Namespace) -> None:
     groups = _groups(options)
     responses = Responses(device)
 
-    def fresh() -> tuple[list[SyntheticVolume], list[Tensor], Iterator[int]]:
-        volumes = next(groups)
-        return (
-            volumes,
-            [responses.of(v) for v in volumes],
-            cycle(range(options.episodes)),
-        )
+    def fresh() -> tuple[Group, Iterator[int]]:
+        return responses.of(next(groups)), cycle(range(options.episodes))
 
     pool = deque([fresh() for _ in range(POOL // 4)], maxlen=POOL)
     losses: list[float] = []
@@ -171,16 +202,15 @@ def pretrain(options: argparse.Namespace) -> None:
         if step % options.episodes == 0:
             pool.append(fresh())
         rng = np.random.default_rng((options.seed, step))
-        volumes, found, numbers = pool[rng.integers(len(pool))]
-        batch = cut(volumes, found, next(numbers))
+        group, numbers = pool[rng.integers(len(pool))]
+        batch = cut(group, next(numbers))
         rate = min(1.0, (step + 1) / 100, max(0.01, 2 * (1 - progress)))
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * rate
+        for settings in optimizer.param_groups:
+            settings["lr"] = options.learning_rate * rate
         with torch.autocast(device.type, dtype=torch.bfloat16):
             features = learner.embed(batch.features, batch.grid.pooling)
-        logits = told(learner, features.float(), batch)
-        target = batch.target[~batch.annotated].view(len(logits), -1)
-        loss = functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+        logits = told(learner, features, batch)
+        loss = loss_of_rest(logits, batch)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -188,7 +218,7 @@ def pretrain(options: argparse.Namespace) -> None:
         average.update_parameters(learner.network)
         if step % SCORED == 0:
             losses.append(loss.item())
-            scores.append(_iou(logits[0].argmax(1), target[0], batch.n_classes[0]))
+            scores.append(_iou(logits, batch))
         if (step + 1) % 100 == 0:
             recent = 100 // SCORED
             print(
@@ -215,7 +245,7 @@ def _groups(options: argparse.Namespace) -> Iterator[list[SyntheticVolume]]:
 
 
 def told(learner: Learner, features: Tensor, batch: Batch) -> Tensor:
-    """Return the logits (E, M, K) of what is not annotated, by the head of the rest.
+    """Return the logits (E, V, K) of all voxels, by the head of the annotated ones.
 
     Parameters
     ----------
@@ -223,21 +253,34 @@ def told(learner: Learner, features: Tensor, batch: Batch) -> Tensor:
     features : Tensor of shape (E, N, F, Z, Y, X)
     batch : Batch
     """
-    count, known = len(features), batch.annotated
-    vectors = features.movedim(2, -1)
-    width = vectors.shape[-1]
-    # Of every episode the classes that it has: the others are never told.
-    most = max(batch.n_classes)
+    vectors = features.movedim(2, -1).flatten(1, -2)
+    index = batch.annotated
+    known = vectors.gather(1, index[..., None].expand(-1, -1, vectors.shape[-1]))
     solve = partial(
         solve_head, n_classes=MOST_CLASSES, ridge=torch.exp(learner.log_ridge)
     )
-    heads = torch.vmap(solve)(
-        vectors[known].view(count, -1, width), batch.target[known].view(count, -1)
-    )[..., :most]
-    logits = vectors[~known].view(count, -1, width) @ heads[:, :-1] + heads[:, -1:]
-    has = torch.tensor([[k < n for k in range(most)] for n in batch.n_classes])
+    heads = torch.vmap(solve)(known.double(), batch.target.gather(1, index))
+    logits = vectors.float() @ heads[:, :-1] + heads[:, -1:]
     logits = torch.exp(learner.log_scale) * logits
-    return logits.masked_fill(~has.to(logits.device)[:, None], -torch.inf)
+    # The classes that an episode does not have are never told.
+    number = torch.arange(MOST_CLASSES, device=logits.device)
+    has = number < batch.n_classes[:, None]
+    return logits.masked_fill(~has[:, None], -torch.inf)
+
+
+def loss_of_rest(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of what is not annotated.
+
+    Voxels of a class together weigh as the square root of their number, as they do in
+    the head's solution and in a training.
+    """
+    right = logits.gather(2, batch.target[..., None])[..., 0]
+    losses = logits.logsumexp(2) - right
+    rest = torch.ones_like(losses).scatter_(1, batch.annotated, 0)
+    number = torch.arange(logits.shape[2], device=logits.device)
+    counts = ((batch.target[..., None] == number) * rest[..., None]).sum(1)
+    weight = rest * counts.clamp_min(1).rsqrt().gather(1, batch.target)
+    return ((losses * weight).sum(1) / weight.sum(1)).mean()
 
 
 def write(network: nn.Module, learner: Learner, output: Path) -> None:
@@ -253,12 +296,15 @@ def write(network: nn.Module, learner: Learner, output: Path) -> None:
     temporary.replace(output)
 
 
-def _iou(found: Tensor, target: Tensor, n_classes: int) -> float:
-    table = torch.bincount(target * n_classes + found, minlength=n_classes**2)
-    table = table.view(n_classes, n_classes).double()
-    hit = table.diagonal()[1:]
-    union = (table.sum(0) + table.sum(1)).narrow(0, 1, n_classes - 1) - hit
-    return float((hit / union.clamp_min(1)).mean())
+def _iou(logits: Tensor, batch: Batch) -> float:
+    """Return the foreground IoU of the first episode, annotated voxels included."""
+    target, found = batch.target[0], logits[0].argmax(1)
+    table = torch.bincount(target * MOST_CLASSES + found, minlength=MOST_CLASSES**2)
+    table = table.view(MOST_CLASSES, MOST_CLASSES).double()
+    hit = table.diagonal()
+    union = table.sum(0) + table.sum(1) - hit
+    scores = (hit / union.clamp_min(1))[1 : int(batch.n_classes[0])]
+    return float(scores.mean())
 
 
 def main() -> None:
@@ -278,6 +324,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("warm_start.pt"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    # Enough for the logits; what the heads are solved from is in double precision.
+    torch.set_float32_matmul_precision("high")
     keep_freed_memory()
     pretrain(options)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import fft, ndimage, spatial
+from scipy import ndimage, spatial
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -95,23 +96,29 @@ def _level(rng: np.random.Generator, others: list[float]) -> float:
 
 
 def _noise(scene: Scene, scale: float, rng: np.random.Generator) -> Image:
-    """Return smooth noise of deviation 1 with structures of a size in voxels."""
-    shape = scene.kind.shape
-    # Beyond the volume, so that opposite sides have nothing to do with each other.
-    padded = [
-        fft.next_fast_len(int(n + 3 * scale * s), real=True)
-        for n, s in zip(shape, scene.stretch, strict=True)
-    ]
-    white = rng.standard_normal(padded, dtype=np.float32)
-    spectrum = fft.rfftn(white)
-    for axis, n in enumerate(padded):
-        frequencies = fft.rfftfreq(n) if axis == 2 else fft.fftfreq(n)
-        gauss = np.exp(-2 * (np.pi * scale * scene.stretch[axis] * frequencies) ** 2)
-        spectrum *= gauss.astype(np.float32).reshape(
-            [-1 if a == axis else 1 for a in range(3)]
-        )
-    smooth = fft.irfftn(spectrum, padded)[: shape[0], : shape[1], : shape[2]]
-    return (smooth / max(float(smooth.std()), 1e-6)).astype(np.float32)
+    """Return smooth noise of deviation 1 with structures of a size in voxels.
+
+    White noise on a grid no finer than the Gaussian asks for, and beyond the volume;
+    where the values of the voxels come from is a matrix for every axis.
+    """
+    if scale < 2:  # the grid would be that of the voxels
+        white = rng.standard_normal(scene.kind.shape, dtype=np.float32)
+        fine: Image = ndimage.gaussian_filter(white, scale * scene.stretch, truncate=3)
+        return fine / max(float(fine.std()), 1e-6)
+    matrices = []
+    for n, stretch in zip(scene.kind.shape, scene.stretch, strict=True):
+        width = scale * float(stretch)
+        step = max(1.0, width)
+        beyond = np.ceil(3 * width / step)
+        points = step * np.arange(-beyond, np.ceil((n - 1) / step) + beyond + 1)
+        apart = (np.arange(n)[:, None] - points) / width
+        matrices.append(torch.from_numpy(np.exp(-0.5 * apart**2).astype(np.float32)))
+    shape = [matrix.shape[1] for matrix in matrices]
+    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    along_z, along_y, along_x = matrices
+    noise = along_y @ (along_z @ noise.flatten(1)).unflatten(1, shape[1:])
+    smooth: Image = (noise @ along_x.T).numpy()
+    return smooth / max(float(smooth.std()), 1e-6)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -156,7 +163,7 @@ def _ellipsoids(
 def _per_instance(
     instance: NDArray[np.int32], level: float, rng: np.random.Generator
 ) -> Image:
-    spread = rng.choice([0.0, 0.05, 0.15])
+    spread = rng.choice([0.0, 0.05, 0.15, 0.25])
     values = level + rng.normal(0, spread, int(instance.max()) + 1)
     return values.astype(np.float32)[instance]
 
@@ -286,6 +293,14 @@ def _cells(scene: Scene, level: float, rng: np.random.Generator) -> None:
         values = _per_instance(instance, _level(rng, [inner]), rng)
         nuclei = insides & (middle < rng.uniform(0.2, 0.4) * edge)
         scene.related.append((scene.add(nuclei, values),))
+    if rng.random() < 0.4:  # small bodies that are told from membranes by their shape
+        radius = _log_uniform(rng, 1.5, 5)
+        nearness, _ = _ellipsoids(scene, rng, radius, rng.uniform(0.02, 0.15))
+        body = scene.add(insides & (nearness < 1), _level(rng, [level]))
+        scene.related = [
+            (*group, body) if first in group else group for group in scene.related
+        ]
+        scene.related.append((body,))
 
 
 def _organs(scene: Scene, rng: np.random.Generator) -> None:
@@ -360,7 +375,7 @@ def _expose(scene: Scene, rng: np.random.Generator) -> Image:
     image = scene.brightness.copy()
     for kind in range(scene.count + 1):
         if rng.random() < 0.5:
-            texture = _noise(scene, _log_uniform(rng, 0.7, 5), rng)
+            texture = _noise(scene, _log_uniform(rng, 0.7, 15), rng)
             amount = rng.uniform(0.02, 0.25)
             mask = scene.kind == kind
             image[mask] += amount * texture[mask]

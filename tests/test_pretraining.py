@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "pretraining"))
 from episodes import (
     PATCHES,
     Grid,
+    Group,
     Responses,
     SyntheticVolume,
     SyntheticVolumes,
@@ -24,7 +26,7 @@ from episodes import (
     draw_episode,
     gathered,
 )
-from pretrain import EpisodeNorm, Learner, told
+from pretrain import EpisodeNorm, Learner, loss_of_rest, told
 from synthetic_volumes import random_volume
 
 SHAPE = (20, 28, 24)
@@ -58,46 +60,82 @@ GROUPS = [(1,), (2,), (1, 2)]
 
 def an_episode(seed, normal=0):
     rng = np.random.default_rng(seed)
-    return draw_episode(choose_classes(KIND, GROUPS, rng), GRID, normal, rng)
+    return draw_episode(KIND, choose_classes(GROUPS, rng), GRID, normal, rng)
 
 
 def volume(seeds, normal=0):
     episodes = tuple(an_episode(seed, normal) for seed in seeds)
-    return SyntheticVolume(GRID, normal, torch.from_numpy(KIND).float(), episodes)
+    kind = torch.from_numpy(KIND)
+    return SyntheticVolume(GRID, normal, kind.float(), kind, episodes)
 
 
-def responses():
+def a_group(*volumes):
     """Features of which the first tells the kinds apart and the second is the kind."""
-    features = torch.randn(21, *SHAPE, generator=torch.Generator().manual_seed(0))
-    features[0] += 3 * torch.from_numpy(KIND)
-    features[1] = torch.from_numpy(KIND)
-    return features.half()
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(len(volumes), *SHAPE, 21, generator=generator)
+    features[:] = features[0]
+    features[..., 0] += 3 * torch.from_numpy(KIND)
+    features[..., 1] = torch.from_numpy(KIND)
+    return Group(
+        GRID,
+        volumes[0].normal,
+        features.flatten(0, 3).bfloat16(),
+        torch.stack([v.kind for v in volumes]).flatten(),
+        tuple(v.episodes for v in volumes),
+    )
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_an_episode_annotates_one_slice_of_all_patches_but_one(seed):
     normal = seed % 3
-    episode = an_episode(seed, normal)
-    assert len(episode.corners) == len(episode.target) == PATCHES
-    assert episode.target.shape == episode.annotated.shape
-    for mask in episode.annotated[:-1]:
-        across = mask.any(axis=tuple(a for a in range(3) if a != normal))
+    batch = cut(a_group(volume([seed], normal)), 0)
+    size = batch.features.shape[3:]
+    assert size[normal] == 8
+    annotated = torch.zeros(PATCHES, *size, dtype=torch.bool)
+    annotated.view(-1)[batch.annotated[0]] = True
+    for mask in annotated[:-1]:
+        across = mask.any(dim=[a for a in range(3) if a != normal])
         assert across.sum() == 1
-        assert mask.sum() == mask.size / mask.shape[normal]
-    assert not episode.annotated[-1].any()
-    assert 2 <= episode.n_classes <= 3
+        assert mask.sum() == mask.numel() / mask.shape[normal]
+    assert not annotated[-1].any()
+    assert 2 <= batch.n_classes[0] <= 3
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_features_and_target_are_cut_and_mirrored_alike(seed):
-    batch = cut([volume([seed]), volume([seed + 1])], [responses()] * 2, 0)
+    normal = seed % 3
+    group = a_group(volume([seed], normal), volume([seed + 1], normal))
+    batch = cut(group, 0)
     assert batch.features.shape[:3] == (2, PATCHES, 21)
-    assert batch.features.shape[3:] == batch.target.shape[2:]
-    for features, target, n_classes in zip(
-        batch.features, batch.target, batch.n_classes, strict=True
+    kinds = batch.features[:, :, 1].flatten(1).long()
+    for found, target, (episode,) in zip(
+        kinds, batch.target, group.episodes, strict=True
     ):
-        kinds = [set(features[:, 1][target == k].tolist()) for k in range(n_classes)]
-        assert sum(map(len, kinds)) == len(set().union(*kinds))
+        classes = torch.from_numpy(episode.classes).long()
+        assert torch.equal(classes[found], target)
+
+
+def test_a_patch_is_what_lies_there():
+    episode = an_episode(3)
+    group = a_group(volume([3]))
+    features = cut(group, 0).features[0]
+    whole = group.features.view(*SHAPE, -1).movedim(-1, 0)
+    for patch, low in zip(features, episode.corners.tolist(), strict=True):
+        z, y, x = (slice(a, a + s) for a, s in zip(low, (8, 16, 16), strict=True))
+        axes = [a + 1 for a in range(3) if episode.mirrored[a]]
+        assert torch.equal(patch, whole[:, z, y, x].flip(axes))
+
+
+def test_annotated_slices_hold_the_voxel_that_a_patch_is_about():
+    classes = np.zeros(256, np.uint8)
+    classes[5] = 1
+    kind = np.zeros(SHAPE, np.uint8)
+    kind[7, 20, 11] = 5
+    episode = draw_episode(kind, classes, GRID, 0, np.random.default_rng(0))
+    for k in (0, 2):
+        low = episode.corners[k]
+        assert (low <= (7, 20, 11)).all()
+        assert low[0] + episode.slices[k] == 7
 
 
 def test_volumes_are_gathered_with_their_like():
@@ -111,35 +149,65 @@ def test_volumes_come_by_number():
     assert torch.equal(first.image, again.image)
     assert len(first.episodes) == 3
     for one, other in zip(first.episodes, again.episodes, strict=True):
-        np.testing.assert_array_equal(one.target, other.target)
-    shape = first.grid.shape
-    found = Responses(torch.device("cpu")).of(first)
-    assert found.shape == (21, *shape)
-    assert found.float().flatten(1).mean(1).abs().max() < 0.01
+        np.testing.assert_array_equal(one.corners, other.corners)
+        np.testing.assert_array_equal(one.classes, other.classes)
+    responses = Responses(torch.device("cpu"))
+    found = responses.of([first]).features
+    assert found.shape == (first.image.numel(), 21)
+    assert found.float().mean(0).abs().max() < 0.01
+    both = responses.of([first, replace(first, image=-first.image)]).features
+    torch.testing.assert_close(both[: len(found)], found)
+    torch.testing.assert_close(both[len(found) :, 0], -found[:, 0])
     with pytest.raises(IndexError):
         SyntheticVolumes(7, 2, 3)[2]
 
 
 def test_every_episode_is_normalised_by_itself():
-    norm = EpisodeNorm(torch.nn.BatchNorm3d(3))
+    plain = torch.nn.BatchNorm3d(3).double()
+    torch.nn.init.normal_(plain.weight)
+    torch.nn.init.normal_(plain.bias)
+    norm = EpisodeNorm(plain)
     norm.episodes = 2
-    x = torch.randn(6, 3, 4, 5, 2) * 3 + 1
-    plain = torch.nn.BatchNorm3d(3)
+    x = torch.randn(6, 3, 4, 5, 2).double() * 3 + 1
+    x.requires_grad_()
     expected = torch.cat([plain(x[:3]), plain(x[3:])])
     torch.testing.assert_close(norm(x), expected)
+    inputs = (x, plain.weight, plain.bias)
+    upstream = torch.randn_like(x)
+    for found, wanted in zip(
+        torch.autograd.grad(norm(x), inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_every_episode_has_its_own_head():
     torch.manual_seed(0)
     learner = Learner()
     volumes = [volume([1]), volume([2])]
-    batch = cut(volumes, [responses()] * 2, 0)
-    features = batch.features
-    both = told(learner, features, batch)
+    batch = cut(a_group(*volumes), 0)
+    both = told(learner, batch.features, batch)
     assert torch.isfinite(both.max(dim=2).values).all()
     for k, one in enumerate(volumes):
-        alone = told(learner, features[k : k + 1], cut([one], [responses()], 0))
-        torch.testing.assert_close(both[k, :, : alone.shape[2]], alone[0])
+        alone = cut(a_group(one), 0)
+        torch.testing.assert_close(both[k], told(learner, alone.features, alone)[0])
+
+
+def test_the_loss_is_that_of_what_is_not_annotated():
+    batch = cut(a_group(volume([1]), volume([2])), 0)
+    logits = torch.randn(*batch.target.shape, 3)
+    expected = []
+    for one, target, known in zip(logits, batch.target, batch.annotated, strict=True):
+        rest = torch.ones(len(target), dtype=torch.bool)
+        rest[known] = False
+        weight = target[rest].bincount(minlength=3).clamp_min(1).rsqrt()
+        expected.append(
+            torch.nn.functional.cross_entropy(one[rest], target[rest], weight=weight)
+        )
+    torch.testing.assert_close(
+        loss_of_rest(logits, batch), torch.stack(expected).mean()
+    )
 
 
 def test_a_learner_tells_the_rest_better_after_some_steps():
@@ -148,12 +216,10 @@ def test_a_learner_tells_the_rest_better_after_some_steps():
     optimizer = torch.optim.Adam(learner.parameters(), 3e-3)
     losses = []
     for step in range(9):
-        batch = cut([volume([step % 3])], [responses()], 0)
-        features = learner.embed(batch.features, ((2, 2, 2), (2, 2, 2), (2, 2, 2)))
-        target = batch.target[~batch.annotated]
-        loss = torch.nn.functional.cross_entropy(
-            told(learner, features, batch)[0], target
-        )
+        batch = cut(a_group(volume([step % 3])), 0)
+        features = batch.features.float()
+        features = learner.embed(features, ((2, 2, 2), (2, 2, 2), (2, 2, 2)))
+        loss = loss_of_rest(told(learner, features, batch), batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
