@@ -65,7 +65,7 @@ def save_gallery(
     shapes = [volume.image.shape for volume in volumes]
     spacings = [volume.spacing for volume in volumes]
     n_classes = check_annotations(annotations)
-    model = resolve_model(model, shapes, spacings, n_classes, device)
+    model = resolve_model(model, shapes, spacings, n_classes)
     assert model.spacing
     stem = build_stem(model)
     features = [

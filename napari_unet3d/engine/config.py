@@ -40,7 +40,7 @@ class ModelConfig:
         ge=1,
         le=256,
         description="Channels of the first convolution; 32 in the paper "
-        "(default: 32 on a GPU, less on a CPU)",
+        "(default: 8, the width that warm_start has weights for)",
     )
     depth: int = Field(
         default=4, ge=1, le=6, description="Resolution levels; 4 in the paper"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 AXES = "ZYX"
 
+BASE_CHANNELS = 8
+"""Width where none is asked for. The paper's 32 is slower on a CPU, and behind for a
+start on a GPU too, where it has to begin with random weights (docs/benchmarks.md)."""
+
 
 def derive_pooling(
     spacing: Spacing, depth: int, shape: Sequence[int] | None = None
@@ -57,7 +61,6 @@ def resolve_model(
     shapes: Sequence[Sequence[int]],
     spacings: Sequence[Spacing | None],
     n_classes: int,
-    device: torch.device,
 ) -> ModelConfig:
     """Complete the network's configuration.
 
@@ -71,8 +74,6 @@ def resolve_model(
         Of the training volumes, where known.
     n_classes : int
         The largest label.
-    device : torch.device
-        Where it will be trained.
 
     Raises
     ------
@@ -108,16 +109,11 @@ def resolve_model(
         model,
         in_channels=found,
         n_classes=model.n_classes or n_classes,
-        base_channels=model.base_channels or default_base_channels(device),
+        base_channels=model.base_channels or BASE_CHANNELS,
         depth=len(pooling) + 1,
         pooling=pooling,
         spacing=spacing,
     )
-
-
-def default_base_channels(device: torch.device) -> int:
-    """32 as in the paper on a GPU; 8 on a CPU, where steps count more than width."""
-    return 8 if device.type == "cpu" else 32
 
 
 def _check_pooling(pooling: Sequence[Triple], shape: Sequence[int]) -> None:

@@ -96,7 +96,6 @@ class Trainer:
             shapes,
             [volume.spacing for volume in volumes],
             check_annotations([volume.annotation for volume in volumes]),
-            self.device,
         )
         self.stem = build_stem(self.model).to(self.device)
         self.data = TrainingData(

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from napari_unet3d.engine import EngineError, ModelConfig, TrainingConfig, planning
 from napari_unet3d.engine.planning import (
     PatchPlan,
-    default_base_channels,
     derive_pooling,
     plan_patches,
     resolve_model,
 )
 from napari_unet3d.engine.unet import UNet3D
 from napari_unet3d.engine.valid_padding import valid_output, valid_size
+from napari_unet3d.engine.warm_start import starts_warm
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FULL, FLAT = (2, 2, 2), (1, 2, 2)
@@ -80,7 +80,7 @@ def test_pooling_never_asks_for_more_voxels_than_there_are(spacing, shape, depth
 def resolve(
     config=None, shapes=((1, 20, 30, 40),), spacings=(None,), n_classes=2, **kw
 ):
-    return resolve_model(config or ModelConfig(**kw), shapes, spacings, n_classes, CPU)
+    return resolve_model(config or ModelConfig(**kw), shapes, spacings, n_classes)
 
 
 def test_what_is_open_comes_from_the_data():
@@ -94,7 +94,7 @@ def test_what_is_open_comes_from_the_data():
     assert found.spacing == (5.0, 1.0, 1.0)
     assert found.pooling == (FLAT, FLAT, FULL)
     assert found.depth == 4
-    assert found.base_channels == default_base_channels(CPU)
+    assert found.base_channels == 8
 
 
 def test_what_was_given_stays():
@@ -126,11 +126,8 @@ def test_what_does_not_fit_is_refused(arguments, message):
         resolve(**arguments)
 
 
-def test_width_follows_the_device():
-    assert default_base_channels(CPU) == 8
-    assert (
-        default_base_channels(CUDA) == default_base_channels(torch.device("mps")) == 32
-    )
+def test_a_network_of_the_default_width_starts_warm():
+    assert starts_warm(resolve(), TrainingConfig())
 
 
 def plan(config, shapes, device=CPU, **training):

@@ -745,10 +745,13 @@ def test_a_gpu_learns_what_a_cpu_learns(make_trainer, volume, toy):
     )
     list(trainer.run())
     image, truth = toy
-    for device in ("cuda", "cpu"):
-        config = replace(AS_TRAINED, device=device)
-        found = segment(trainer.checkpoint(), image, config)
-        assert evaluate(found.labels, truth).iou.min() > 0.9
+    found = [
+        segment(trainer.checkpoint(), image, replace(AS_TRAINED, device=device)).labels
+        for device in ("cuda", "cpu")
+    ]
+    # After so few steps between 0.86 and 0.94 from seed to seed
+    assert evaluate(found[0], truth).iou.min() > 0.8
+    assert (found[0] == found[1]).mean() > 0.99
     continued = make_trainer(
         [volume], checkpoint=replace(trainer.checkpoint()), device="cuda", steps=2
     )
