@@ -1,8 +1,8 @@
 """Learn features from random volumes, for the first minutes of a training.
 
     python pretraining/pretrain.py --steps 9000 --output warm_start.pt
-    python pretraining/pretrain.py --device cuda --volumes 8 --episodes 12 --workers 15
-        --steps 1000000 --seconds 360
+    python pretraining/pretrain.py --device cuda --volumes 32 --episodes 24 --workers 15
+        --learning-rate 7e-3 --steps 1000000 --seconds 530
 
 An episode is what a person does: of a volume never seen before a few slices are
 annotated, and all the rest is to be told. The head is not learned but solved for in
