@@ -41,7 +41,8 @@ CEILING = 1.3
 FIXED = 224 * 2**20
 """Bytes that modules, tables of the convolutions and buffers of the files take.
 
-A block alone takes 80 MiB less; with less set aside 16 blocks took more than was allowed.
+A block alone takes 80 MiB less; with that set aside, 16 blocks took more than was
+allowed.
 """
 
 
