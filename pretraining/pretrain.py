@@ -80,7 +80,7 @@ class EpisodeNorm(nn.Module):
 
 
 class Normalised(torch.autograd.Function):
-    """Normalise rows (E, S, C) over S, in a third of the kernels that torch needs.
+    """Normalise rows (E, S, C) over S, in fewer kernels than torch needs for it.
 
     The voxels stay in their own format; only sums are in single precision.
     """

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 AXES = "ZYX"
 
 BASE_CHANNELS = 8
-"""Width where none is asked for. The paper's 32 is slower on a CPU, and behind for a
-start on a GPU too, where it has to begin with random weights (docs/benchmarks.md)."""
+"""Width where none is asked for, and of the warm start's weights.
+
+The paper's 32 is slower on a CPU, and behind for a start on a GPU too, where it has to
+begin with random weights (docs/benchmarks.md).
+"""
 
 
 def derive_pooling(

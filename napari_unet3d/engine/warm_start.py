@@ -22,6 +22,7 @@ from .closed_form import solve_head
 from .config import ModelConfig
 from .layers import Convolution
 from .loss import automatic_class_weights
+from .planning import BASE_CHANNELS
 from .regions import crop, crop_centre
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_name("warm_start.pt")
 """Parameters of the body in half precision, by name, and of the closed form."""
-
-BASE_CHANNELS = 8
-"""Width of the network that the weights are of."""
 
 BATCHES = 8
 """Batches that the statistics and the head are taken from."""
