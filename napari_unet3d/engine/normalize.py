@@ -21,7 +21,8 @@ SAMPLE_BOXES = 32
 
 SAMPLE_EDGE = 64
 """Edge of these boxes, which lie at multiples of it: where chunks usually begin. A few
-slices with many boxes are quick to read whether slices or cubes are stored together."""
+slices with many boxes are quick to read whether slices or cubes are stored together.
+Of a volume that is read whole it is the number of slices that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,14 @@ def _sample(image: Any, channel: int) -> NDArray[Any]:
 
 
 def _sampled_boxes(shape: tuple[int, ...]) -> list[tuple[slice, slice, slice]]:
-    """Place boxes of one slice evenly; those of neighbouring slices lie apart."""
+    """Return slabs of a small volume, of a larger one boxes of one slice.
+
+    The latter lie evenly; those of neighbouring slices lie apart.
+    """
     z, y, x = shape
     if z * y * x <= WHOLE_VOXELS:
-        return [(slice(k, k + 1), slice(0, y), slice(0, x)) for k in range(z)]
+        slabs = ((k, min(k + SAMPLE_EDGE, z)) for k in range(0, z, SAMPLE_EDGE))
+        return [(slice(a, b), slice(0, y), slice(0, x)) for a, b in slabs]
     rows, columns = -(-y // SAMPLE_EDGE), -(-x // SAMPLE_EDGE)
     cells, count = rows * columns, min(SAMPLE_SLICES, z)
     boxes = []
