@@ -45,10 +45,8 @@ from napari_unet3d.engine import (
     load,
     save,
 )
-from napari_unet3d.engine.device import (
-    available_memory,
-    choose_segmentation_precision,
-)
+from napari_unet3d.engine.device import choose_segmentation_precision
+from napari_unet3d.engine.memory import available_memory
 
 WINDOWS = ((0.25, "constant"), (0.25, "gaussian"), (0.5, "constant"), (0.5, "gaussian"))
 QUICK_WINDOWS = ((0.25, "constant"), (0.5, "gaussian"))

@@ -18,11 +18,11 @@ import torch
 from napari_unet3d import __version__
 from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.device import (
-    available_memory,
     choose_device,
     describe_device,
     has_matrix_units,
 )
+from napari_unet3d.engine.memory import free_memory
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +40,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "matrix units": has_matrix_units(),
-        "free memory, GiB": round(available_memory(torch.device("cpu")) / 2**30, 1),
+        "free memory, GiB": round(free_memory() / 2**30, 1),
         "device": describe_device(choose_device(device)),
         "torch": torch.__version__,
         "napari-unet3d": __version__,

@@ -12,11 +12,12 @@ import psutil
 import zarr
 
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.memory import free_memory
 from napari_unet3d.io import create_volume
 from napari_unet3d.io.affine_view import AffineView
 from napari_unet3d.io.lazy_image import StoredImage
 from napari_unet3d.io.stored_array import locate
-from napari_unet3d.worker.room import amount, free_memory
+from napari_unet3d.worker.room import amount
 
 from .projects import VARIABLE, projects_folder
 from .volumes import full_resolution

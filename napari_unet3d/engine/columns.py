@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-import torch
-
-from .device import available_memory
 from .layers import Level
+from .memory import available_memory, built_in_memory
 from .sweep import SHORTCUT_SLICES
 from .tiling import decoded_range, receptive_margin, with_halo
 
 if TYPE_CHECKING:
+    import torch
+
     from .config import SegmentationConfig
     from .regions import Range
     from .unet import UNet3D
@@ -230,13 +229,4 @@ def lasting_memory(config: SegmentationConfig, device: torch.device) -> float:
     """
     if config.memory:
         return config.memory * 2**30
-    return min(MOST_MEMORY, SHARE * _built_in_memory(device))
-
-
-def _built_in_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # no such call on Windows
-        return 8 * 2**30
+    return min(MOST_MEMORY, SHARE * built_in_memory(device))

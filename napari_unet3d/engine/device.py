@@ -136,18 +136,6 @@ def has_matrix_units() -> bool:
     return bool(probe and probe())
 
 
-def available_memory(device: torch.device) -> int:
-    """Return the bytes free on the device; of the machine, for a CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return 4 * 2**30
-
-
 @contextmanager
 def out_of_memory_as_error(remedy: str) -> Iterator[None]:
     """Turn a device's lack of memory into a sentence with the remedy.

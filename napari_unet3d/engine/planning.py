@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .device import available_memory
 from .errors import EngineError
+from .memory import available_memory
 from .valid_padding import valid_size
 
 if TYPE_CHECKING:

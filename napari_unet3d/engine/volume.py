@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .device import available_memory
+from .memory import available_memory
 from .normalize import check_finite
 
 if TYPE_CHECKING:

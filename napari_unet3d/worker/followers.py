@@ -23,10 +23,10 @@ from napari_unet3d.distributed.processes import (
     start,
 )
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.memory import VARIABLE, free_memory
 from napari_unet3d.engine.model_file import save
 
 from .live_ranks import LiveRanks
-from .room import VARIABLE, free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

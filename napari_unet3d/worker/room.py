@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-import psutil
-
-VARIABLE = "NAPARI_UNET3D_MEMORY"
-"""Environment variable: GiB to count on, where less than what is free may be taken."""
+from napari_unet3d.engine.memory import free_memory
 
 SHARE = 4
 """Part of the free memory that one array may take: image, annotation, preview and
@@ -26,15 +21,6 @@ def viewing_memory() -> int:
     the next slice reads nothing.
     """
     return min(2**28, free_memory() // 16)
-
-
-def free_memory() -> int:
-    """Return the bytes that programs can still take."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        return min(free, int(float(os.environ[VARIABLE]) * 2**30))
-    except (KeyError, ValueError, OverflowError):
-        return free
 
 
 def amount(nbytes: float) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 
 from napari_unet3d.engine.annotation import Annotation
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.memory import free_memory
 
 from .requests import CloseVolume, ImageFile, OpenVolume, UpdateAnnotation
-from .room import SHARE, fits_in_memory, free_memory
+from .room import SHARE, fits_in_memory
 from .shared import ArrayReference, SharedArray
 from .sparse import SparseLabels
 

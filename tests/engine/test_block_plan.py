@@ -120,11 +120,6 @@ def test_the_plan_does_not_depend_on_free_memory(monkeypatch):
     assert lasting_memory(SegmentationConfig(memory=2), cpu) == 2 * 2**30
 
 
-def test_a_system_that_does_not_tell_its_memory(monkeypatch):
-    monkeypatch.delattr("os.sysconf", raising=False)
-    assert lasting_memory(SegmentationConfig(), torch.device("cpu")) > 2**30
-
-
 def test_blocks_come_in_the_order_of_the_slices():
     starts = [
         tuple(low for low, _ in block)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 
 from napari_unet3d.engine import EngineError, device
 from napari_unet3d.engine.device import (
-    available_memory,
     choose_device,
     choose_devices,
     choose_precision,
@@ -145,19 +143,6 @@ def test_matrix_units_are_those_torch_sees(monkeypatch):
     assert not has_matrix_units()
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
     assert not has_matrix_units()
-
-
-def test_free_memory(monkeypatch):
-    assert 0 < available_memory(CPU) < 2**50
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5, 9))
-    assert available_memory(CUDA) == 5
-
-    def missing(*_):
-        raise FileNotFoundError
-
-    # As on systems without /proc.
-    monkeypatch.setattr(builtins, "open", missing)
-    assert available_memory(CPU) == 4 * 2**30
 
 
 OUT_OF_MEMORY = (
