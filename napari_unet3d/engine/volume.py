@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .allocation import release_freed_memory
 from .memory import available_memory
 from .normalize import check_finite
 
@@ -26,6 +27,9 @@ LARGEST_HALF = 65504.0
 
 CACHE_BYTES = 2 * 2**30
 """Memory for blocks of responses, of all channels together, at most."""
+
+TIDIED = 16
+"""Blocks after which the memory around them is tidied up, once they are too many."""
 
 CACHE_SHARE = 4
 """Part of the memory that was free at first which they may take."""
@@ -57,6 +61,7 @@ class FeatureVolume:
         self._edge = [-(-n // -(-n // BLOCK)) for n in self.shape]
         self._blocks: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
         self._free = available_memory(self.device)
+        self._dropped = 0
 
     @property
     def device(self) -> torch.device:
@@ -165,6 +170,10 @@ class FeatureVolume:
             room = min(CACHE_BYTES, self._free // CACHE_SHARE)
             while len(self._blocks) * size > room and len(self._blocks) > 8:
                 self._blocks.popitem(last=False)
+                self._dropped += 1
+                if self._dropped % TIDIED == 0:
+                    # What is kept lies between what is computed: gaps add up.
+                    release_freed_memory()
         else:
             self._blocks.move_to_end(key)
         return found

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_unet3d.engine.allocation import release_freed_memory
 from napari_unet3d.engine.config import SegmentationConfig
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.folding import fold_normalization
@@ -17,6 +18,7 @@ from napari_unet3d.engine.volume import FeatureVolume
 
 from .pace import Pace
 from .rendering import render
+from .room import is_scarce
 from .volumes import Interrupted
 
 if TYPE_CHECKING:
@@ -222,6 +224,9 @@ class Previews:
             if plane is None:
                 plane = logits.new_empty((logits.shape[0], *shape))
             plane[:, slice(*rows), slice(*columns)] = logits
+            if plane.shape[1:] != logits.shape[1:] and is_scarce():
+                # Else each tile leaves gaps that the next one does not fit in.
+                release_freed_memory()
             self._attend()
             if not _same_slice(self.wanted, request):
                 return None

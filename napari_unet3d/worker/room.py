@@ -9,6 +9,15 @@ SHARE = 4
 segmentation may all be of the volume's size."""
 
 
+SCARCE = 4 * 2**30
+"""Free bytes below which some time is given for memory."""
+
+
+def is_scarce() -> bool:
+    """Tell whether little memory is free."""
+    return free_memory() <= SCARCE
+
+
 def fits_in_memory(nbytes: int) -> bool:
     """Tell whether an array is to be held in memory rather than on the disk."""
     return nbytes * SHARE <= free_memory()
