@@ -76,6 +76,7 @@ class Controller(Reactions):
             show_warning(why_not or "There is nothing to train on.")
             return
         self.keep()
+        self.trained = set()
         self.pace.reset()
         if not self.state.has_model:
             self.widget.training.plot("clear_points")
@@ -148,6 +149,12 @@ class Controller(Reactions):
 
     def remove_class(self, label: int) -> None:
         """Erase a class; those behind it move up."""
+        if self.state.busy:
+            show_warning(
+                "A class cannot be removed while the model is at work, which knows the "
+                "classes by their numbers: stop it first."
+            )
+            return
         self.learning.remove_class(self.choice, label)
 
     def restore(self) -> None:

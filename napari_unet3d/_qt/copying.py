@@ -45,7 +45,7 @@ class Copy(threading.Thread):
         self.problem = ""
         self._client = client
         self._ended, self._progressed = ended, progressed
-        self._spacing, self._unit = choice.spacing, choice.unit
+        self.grid = choice.spacing, choice.unit
         self._name = str(choice.layer.name)
         self._last = time.monotonic()
 
@@ -72,8 +72,8 @@ class Copy(threading.Thread):
         return self._client.open_volume(
             copied,
             stored=stored,
-            spacing=self._spacing,
-            unit=self._unit,
+            spacing=self.grid[0],
+            unit=self.grid[1],
             name=self._name,
             progress=self._on_progress,
         )

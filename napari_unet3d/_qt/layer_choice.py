@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import QObject, Signal
 
 from .classes import METADATA
-from .layers import is_annotation_for
+from .layers import is_annotation_for, put_on_grid
 from .volumes import problem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from napari.components import ViewerModel
     from napari.layers import Layer
     from napari.utils.events import Event
@@ -32,9 +34,11 @@ class LayerChoice(QObject):
         viewer: ViewerModel,
         section: DataSection,
         learning: Learning,
+        known: Callable[[], Iterable[VolumeChoice]],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
+        self._known = known
         self._viewer = viewer
         self._section = section
         self._learning = learning
@@ -57,12 +61,13 @@ class LayerChoice(QObject):
         self._watch(())
 
     def watch(self) -> None:
-        """Watch the chosen image and all annotated ones from now on."""
+        """Watch the chosen image, annotated ones and those that the worker knows."""
         chosen = self._section.choice()
         self._watch(
             (
                 *((chosen,) if chosen is not None else ()),
                 *(volume.choice for volume in self._learning.volumes),
+                *self._known(),
             )
         )
 
@@ -105,9 +110,13 @@ class LayerChoice(QObject):
     def _watch(self, choices: tuple[VolumeChoice, ...]) -> None:
         for layer in _layers_of(self._watched):
             layer.events.data.disconnect(self._on_data)
+            for event in _grid_events(layer):
+                event.disconnect(self._on_grid)
         self._watched = choices
         for layer in _layers_of(choices):
             layer.events.data.connect(self._on_data)
+            for event in _grid_events(layer):
+                event.connect(self._on_grid)
 
     def _on_layers(self, event: object = None) -> None:
         layers = list(self._viewer.layers)
@@ -137,6 +146,13 @@ class LayerChoice(QObject):
         self._tell(lost, "The data of “{}” were replaced.")
         self.offer_annotations()
 
+    def _on_grid(self, event: Event) -> None:
+        """Move the plugin's layers with their image."""
+        for layer in self._viewer.layers:
+            made_for = layer.metadata.get(METADATA, {}).get("image")
+            if made_for == event.source.name and layer.ndim == 3:
+                put_on_grid(layer, event.source)
+
     def _tell(self, lost: list[VolumeChoice], sentence: str) -> None:
         told: list[VolumeChoice] = []
         for choice in lost:
@@ -162,6 +178,11 @@ def _is_of_another(layer: Labels, choice: VolumeChoice, images: set[str]) -> boo
     if name != choice.layer.name:
         return name in images
     return bool(made_for.get("time", choice.time) != choice.time)
+
+
+def _grid_events(layer: Image) -> tuple[Any, ...]:
+    events = layer.events
+    return events.scale, events.translate, events.rotate, events.shear, events.affine
 
 
 def _layers_of(choices: tuple[VolumeChoice, ...]) -> list[Image]:

@@ -40,6 +40,13 @@ def grid_of(layer: Image) -> dict[str, Any]:
     return grid
 
 
+def put_on_grid(layer: Layer, image: Image) -> None:
+    """Put a ZYX layer where an image is now."""
+    for name, value in grid_of(image).items():
+        if name != "axis_labels":
+            setattr(layer, name, value)
+
+
 def add_annotation(
     viewer: ViewerModel,
     choice: VolumeChoice,

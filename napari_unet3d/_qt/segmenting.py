@@ -78,6 +78,7 @@ class Segmenting(QObject):
         path: str = "",
     ) -> None:
         """Segment a volume, into a layer or a file."""
+        self.generation = -1
         self._config, self.path = config, path
         self._arrays.clear()
         self._files.clear()

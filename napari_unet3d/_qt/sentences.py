@@ -133,6 +133,15 @@ def why_not_trainable(
             f"The model tells {summary.n_classes} classes apart and there are "
             f"{len(classes)} now: press New under Model, then Train."
         )
+    names = summary.class_names if summary is not None else ()
+    for label, (each, name) in enumerate(zip(classes, names, strict=False), 1):
+        # A new name is a name; that of another class means that they have moved.
+        if each.name != name and each.name in names:
+            return (
+                f"“{each.name}” is class {label} now and class "
+                f"{names.index(each.name) + 1} of the model: press New under Model, "
+                "then Train."
+            )
     return None
 
 

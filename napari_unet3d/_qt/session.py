@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
 
+from napari_unet3d.engine.errors import EngineError
+
 from . import shortcuts, state_changes
 from .annotating import Annotating
 from .annotation_scan import Labelled
@@ -78,11 +80,15 @@ class Session(QObject):
         self.annotating = Annotating(viewer, self)
         self.locks = ProjectLocks()
         self.learning = Learning(viewer, self.locks.project_of, self)
-        self.transfer = VolumeTransfer(self.client, self)
+        self.transfer = VolumeTransfer(
+            self.client, lambda: self.trained if self.state.is_training else (), self
+        )
         self.previewing = Previewing(viewer, self.client, self.refresh, self)
         self.segmenting = Segmenting(viewer, self.client, self)
         self.autosave = Autosave(self)
-        self.layer_choice = LayerChoice(viewer, widget.data, self.learning, self)
+        self.layer_choice = LayerChoice(
+            viewer, widget.data, self.learning, self.transfer.choices, self
+        )
         self.choice: VolumeChoice | None = None
         self._closed = False
 
@@ -160,10 +166,14 @@ class Session(QObject):
         is painted later is learned from.
         """
         classes = self.learning.classes(choice)
-        self.model_file = None
-        if self.project is not None:
-            self.autosave.claim(self.project)
-            self.model_file = self.project.model
+        if self.state.has_model:
+            # The model keeps the classes at its end that are not painted any more.
+            classes = (*classes, *self.model_classes()[len(classes) :])
+        # Another image may have been chosen since Train was pressed.
+        held = self.learning.of(choice)
+        project = held.project if held else self.locks.project_of(choice)
+        self.autosave.claim(project)
+        self.model_file = project.model
         for each, number in zip(learned, numbers, strict=True):
             self.send_labels(each, number)
         self.trained = set(numbers)
@@ -193,16 +203,21 @@ class Session(QObject):
             return
         classes = self.model_classes()
         probabilities = self.widget.segmenting.probabilities.isChecked()
-        if not path and must_go_to_disk(choice, len(classes) if probabilities else 0):
-            path = str(target_beside(choice, self.locks.project_of(choice)))
-        self.segmenting.begin(
-            choice,
-            numbers[0],
-            classes,
-            self.widget.advanced.values("segmentation"),
-            probabilities,
-            path,
-        )
+        many = len(classes) if probabilities else 0
+        try:
+            if not path and must_go_to_disk(choice, many):
+                path = str(target_beside(choice, self.locks.project_of(choice)))
+            self.segmenting.begin(
+                choice,
+                numbers[0],
+                classes,
+                self.widget.advanced.values("segmentation"),
+                probabilities,
+                path,
+            )
+        except (EngineError, OSError) as error:
+            sentence = f"The segmentation cannot begin: {error}"
+            self.transfer.failed.emit(SEGMENTATION, sentence)
 
     def preview_if_possible(self) -> None:
         """Preview with the model that is there, making the volume known if need be."""

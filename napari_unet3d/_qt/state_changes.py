@@ -35,9 +35,11 @@ def after(state: State, event: Event) -> State:
     """Return the state after an event; `Pace` adds rate and time left."""
     match event:
         case Ready():
+            # A training may have been asked for before.
+            starts = state.phase in (Phase.STARTING, Phase.DEAD)
             return replace(
                 state,
-                phase=Phase.IDLE,
+                phase=Phase.IDLE if starts else state.phase,
                 device=event.device,
                 device_warning=event.warning,
             )

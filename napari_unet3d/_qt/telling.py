@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -25,7 +26,7 @@ from napari_unet3d.worker.protocol import (
     WorkerDied,
 )
 
-from .session import Session
+from .session import SEGMENTATION, TRAINING, Session
 from .state import Phase
 from .state_changes import after
 
@@ -55,7 +56,11 @@ class Telling(Session):
             event.generation != self.segmenting.generation
         ):
             return
-        self.state = after(self.state, event)
+        before, self.state = self.state.phase, after(self.state, event)
+        if self.state.phase is Phase.TRAINING and before is not Phase.TRAINING:
+            # What a pause or a segmentation took is not the pace of the training.
+            self.pace.reset()
+            self.state = replace(self.state, rate=0.0, time_left=None)
         reactions: dict[type, Callable[..., None]] = {
             StepDone: self._on_step,
             Validated: self._on_validated,
@@ -138,6 +143,8 @@ class Telling(Session):
         if event.details:
             _logger.info("%s", event.details)
         self.keep()
+        for what in (TRAINING, SEGMENTATION):
+            self.transfer.cancel(what)
         self.summary = None
         if was_segmenting:
             self._say_unfinished()

@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject, Qt, Signal
 from .copying import Copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from napari_unet3d.io.lazy_image import StoredImage
     from napari_unet3d.worker.client import WorkerClient
@@ -30,6 +30,13 @@ class VolumeTransfer(QObject):
     """Keep track of which volumes the worker knows.
 
     Images are looked up, or copied, in a thread, one at a time.
+
+    Parameters
+    ----------
+    client : WorkerClient
+        Of the worker.
+    in_use : callable
+        Returns the numbers of the volumes that must stay as they are.
     """
 
     failed = Signal(str, str)
@@ -40,10 +47,17 @@ class VolumeTransfer(QObject):
     _ended = Signal(object)
     """Emitted in the thread of a `Copy`, received in the main one."""
 
-    def __init__(self, client: WorkerClient, parent: QObject | None = None) -> None:
+    def __init__(
+        self,
+        client: WorkerClient,
+        in_use: Callable[[], Collection[int]],
+        parent: QObject | None = None,
+    ) -> None:
         super().__init__(parent)
-        self._client = client
+        self._client, self._in_use = client, in_use
         self._known: list[tuple[int, VolumeChoice]] = []
+        self._grids: dict[int, tuple[object, ...]] = {}
+        """What the worker was told of their voxels, by number."""
         self._spooled: dict[int, StoredImage] = {}
         """Volumes that were written to the cache folder, by number."""
         self._wishes: dict[str, _Wish] = {}
@@ -51,6 +65,10 @@ class VolumeTransfer(QObject):
         queued = Qt.ConnectionType.QueuedConnection
         self._ended.connect(self._on_ended, queued)  # type: ignore[call-arg]
         self._copied.connect(self._on_copied, queued)  # type: ignore[call-arg]
+
+    def choices(self) -> list[VolumeChoice]:
+        """Return the volumes that the worker knows."""
+        return [choice for _, choice in self._known]
 
     def number_of(self, choice: VolumeChoice | None) -> int | None:
         """Return the number of a volume that the worker knows."""
@@ -75,6 +93,8 @@ class VolumeTransfer(QObject):
             Takes the numbers.
         """
         self._wishes[what] = _Wish(tuple(choices), then)
+        for choice in self._wishes[what].choices:
+            self._close_if_outdated(choice)
         self._go_on()
 
     def cancel(self, what: str) -> bool:
@@ -104,9 +124,20 @@ class VolumeTransfer(QObject):
         """
         for number, known in list(self._known):
             if known.layer == choice.layer:
-                self._client.close_volume(number)
-                self._known.remove((number, known))
+                self._close(number)
         return self._give_up(choice)
+
+    def _close_if_outdated(self, choice: VolumeChoice) -> None:
+        """Let go of a volume whose voxels have another size than the worker knows."""
+        number = self.number_of(choice)
+        if number is None or number in self._in_use():
+            return
+        if self._grids[number] != (choice.spacing, choice.unit):
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        self._client.close_volume(number)
+        self._known = [each for each in self._known if each[0] != number]
 
     def _give_up(self, choice: VolumeChoice) -> list[str]:
         vain = [
@@ -153,6 +184,7 @@ class VolumeTransfer(QObject):
         self.progressed.emit("")
         if copy.number is not None:
             self._known.append((copy.number, copy.choice))
+            self._grids[copy.number] = copy.grid
             if copy.spooled is not None:
                 self._spooled[copy.number] = copy.spooled
             self._go_on()

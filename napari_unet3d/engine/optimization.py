@@ -84,10 +84,12 @@ class Optimization:
         self.steps = checkpoint.step
 
     def _restore_moments(self, state: dict[str, Any]) -> None:
-        """Take the moments; rates and decays are those of the present settings."""
+        """Take moments and loss scale; rates and decays are the present settings."""
         present = self.optimizer.state_dict()
         try:
             self.optimizer.load_state_dict({**present, "state": state["state"]})
+            if scaler := state.get("scaler"):
+                self._scaler.load_state_dict(scaler)
             fit = all(
                 moments[name].shape == parameter.shape
                 for parameter, moments in self.optimizer.state.items()
@@ -163,12 +165,15 @@ class Optimization:
 
     def state(self) -> dict[str, Any]:
         """Return copies of all that a checkpoint holds of this."""
+        optimizer = copy.deepcopy(self.optimizer.state_dict())
+        # Empty unless training is in half precision
+        optimizer["scaler"] = self._scaler.state_dict()
         return {
             "weights": {
                 "latest": copied(self.network.state_dict()),
                 "average": copied(self.average.state_dict()),
             },
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "optimizer": optimizer,
         }
 
     def _update_average(self) -> None:

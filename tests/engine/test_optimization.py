@@ -227,6 +227,18 @@ def test_a_damaged_optimizer_state_is_a_sentence(kind, checkpoint, batch):
         make().restore(replace(checkpoint, optimizer=state))
 
 
+def test_the_scale_of_the_loss_goes_on(checkpoint, batch):
+    optimization = make(torch.float16)
+    optimization.step(batch, FLAT, 0.01)
+    optimization._scaler.update(512.0)
+    other = make(torch.float16)
+    state = optimization.state()
+    other.restore(replace(checkpoint, **state))
+    assert other._scaler.get_scale() == 512
+    assert make().state()["optimizer"]["scaler"] == {}
+    make().restore(replace(checkpoint, **state))
+
+
 def test_memory_is_given_back_on_a_gpu_too(monkeypatch):
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from napari_unet3d.engine import EngineError
+
+from .conftest import Driver
+
 
 def test_boxes_follow_the_names_of_the_layers(driver, ball):
     driver.viewer.add_image(ball[0], name="other")
@@ -123,3 +127,68 @@ def test_all_layers_removed_is_no_word_about_the_annotation(driver, ball, said):
     driver.viewer.layers.clear()
     driver.qtbot.wait(100)
     assert not said
+
+
+def test_the_voxels_of_a_replaced_image_are_not_used_again(driver, ball):
+    controller, viewer = driver.controller, driver.viewer
+    driver.start(ball[1])
+    driver.widget.training.stop_button.click()
+    driver.wait(lambda: driver.phase == "idle")
+    first = viewer.layers["ball"]
+    other = viewer.add_image(ball[0], name="other")
+    images = driver.widget.data.images
+    images.setCurrentIndex(images.findText("other"))
+    driver.wait(lambda: len(controller.transfer.choices()) == 2)
+    images.setCurrentIndex(images.findText("ball"))
+    other.data = ball[0] + 1
+    assert [known.layer for known in controller.transfer.choices()] == [first]
+
+
+def test_a_corrected_scale_counts(driver, ball):
+    driver.start(ball[1])
+    driver.widget.training.stop_button.click()
+    driver.wait(lambda: driver.phase == "idle")
+    assert driver.controller.summary.spacing == (2, 1, 1)
+    image = driver.viewer.layers["ball"]
+    image.scale, image.translate = (5, 1, 1), (3, 0, 0)
+    annotation = driver.widget.data.annotation()
+    assert tuple(annotation.scale) == (5, 1, 1)
+    assert tuple(annotation.translate) == (3, 0, 0)
+    driver.press(driver.widget.model.new_button)
+    driver.wait(lambda: not driver.controller.state.has_model)
+    driver.press(driver.widget.training.train_button)
+    driver.wait(lambda: driver.controller.summary is not None)
+    assert driver.controller.summary.spacing == (5, 1, 1)
+
+
+def test_a_class_is_not_removed_while_it_is_learned(driver, ball, said):
+    driver.start(ball[1])
+    before = driver.controller.annotating.classes
+    driver.widget.classes.removed.emit(1)
+    driver.wait(lambda: any("cannot be removed" in s for s in said))
+    assert driver.controller.annotating.classes == before
+
+
+def test_a_segmentation_that_cannot_begin_is_told(driver, ball, said, monkeypatch):
+    driver.start(ball[1])
+
+    def no_room(*_):
+        raise EngineError("there is no room for an array of 1 GiB")
+
+    monkeypatch.setattr("napari_unet3d._qt.segmenting.SharedArray.create", no_room)
+    driver.press(driver.widget.segmenting.segment_button)
+    driver.wait(lambda: any("cannot begin: there is no room" in s for s in said))
+    assert driver.phase == "training"
+
+
+def test_training_asked_for_before_the_worker_is_there(open_widget, qtbot, ball):
+    viewer, dock, widget = open_widget()
+    viewer.add_image(ball[0], name="ball")
+    early = Driver(qtbot, viewer, dock, widget)
+    assert early.phase == "starting"
+    early.start(ball[1])
+    early.trained(3)
+    assert early.phase == "training"
+    early.press(widget.training.stop_button)
+    early.wait(lambda: early.phase == "idle")
+    assert early.controller.state.has_model

@@ -38,6 +38,8 @@ TRAINING = State(phase=Phase.TRAINING, has_model=True)
     ("state", "event", "phase"),
     [
         (State(), protocol.Ready("CPU, 2 threads", 2), Phase.IDLE),
+        # Train was pressed while the worker was starting.
+        (TRAINING, protocol.Ready("CPU, 2 threads", 2), Phase.TRAINING),
         (TRAINING, protocol.Paused(3), Phase.PAUSED),
         (replace(TRAINING, phase=Phase.PAUSED), protocol.Resumed(3), Phase.TRAINING),
         (replace(TRAINING, phase=Phase.STOPPING), protocol.Resumed(3), Phase.STOPPING),
@@ -69,6 +71,23 @@ TRAINING = State(phase=Phase.TRAINING, has_model=True)
 )
 def test_phases(state, event, phase):
     assert state_changes.after(state, event).phase is phase
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["background", "nucleus", "mito"], None),
+        (["background", "nucleus"], None),
+        (["background", "core", "mito"], None),
+        (["background", "mito"], "“mito” is class 2 now and class 3 of the model"),
+        (["nucleus", "background"], "“nucleus” is class 1 now and class 2 of the"),
+    ],
+)
+def test_classes_that_have_moved_are_not_learned_on(names, sentence):
+    look = Labelled((2, 3, 4), np.arange(2), np.array([1, 2], np.uint8))
+    summary = replace(SUMMARY, class_names=("background", "nucleus", "mito"))
+    said = sentences.why_not_trainable([look], make_classes(names), summary)
+    assert said is None if sentence is None else sentence in said
 
 
 def test_figures_of_a_training():
