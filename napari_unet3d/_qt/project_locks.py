@@ -10,7 +10,9 @@ from qtpy.QtCore import QLockFile
 from .projects import Project, projects_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from napari.layers import Layer
 
     from .volumes import VolumeChoice
 
@@ -22,9 +24,15 @@ class ProjectLocks:
     """The projects that this viewer writes to.
 
     A lock that a killed napari has left is not respected.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        All layers of the viewer, as they are at any time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Iterable[Layer] = ()) -> None:
+        self._layers = layers
         self._held: dict[Project, QLockFile] = {}
 
     def project_of(self, choice: VolumeChoice) -> Project:
@@ -32,7 +40,7 @@ class ProjectLocks:
 
         Where no lock can be written the first one is returned.
         """
-        known = list(_candidates(choice))
+        known = list(_candidates(Project.of(choice, self._layers)))
         for project in known:
             if project in self._held:
                 return project
@@ -71,8 +79,7 @@ def _of_another_machine(lock: QLockFile) -> bool:
     return bool(host) and str(host) != socket.gethostname()
 
 
-def _candidates(choice: VolumeChoice) -> Iterator[Project]:
-    first = Project.of(choice)
+def _candidates(first: Project) -> Iterator[Project]:
     yield first
     for number in range(2, MOST_PROJECTS + 1):
         yield Project(first.folder.with_name(f"{first.folder.name}-{number}"))

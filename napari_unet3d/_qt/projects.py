@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Image
 
 from .layers import is_lazy
 from .volumes import full_resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.layers import Layer
+
     from .volumes import VolumeChoice
 
 VARIABLE = "NAPARI_UNET3D_PROJECTS"
@@ -62,13 +67,20 @@ class Project:
         return _aside(self.model)
 
     @classmethod
-    def of(cls, choice: VolumeChoice) -> Project:
+    def of(cls, choice: VolumeChoice, layers: Iterable[Layer] = ()) -> Project:
         """Return the project of an image: the same one when it is opened again.
 
         The name is for people only: an image may have been renamed meanwhile.
+
+        Parameters
+        ----------
+        choice : VolumeChoice
+            The image.
+        layers : iterable of Layer
+            All of the viewer: those of the same file have projects of their own.
         """
         name = re.sub(r"[^\w.-]+", "_", choice.layer.name)[:40] or "image"
-        digest = hashlib.sha256(_identity(choice).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(_identity(choice, layers).encode()).hexdigest()[:12]
         kept = sorted(projects_folder().glob(f"*-{digest}"))
         return cls(kept[0] if kept else projects_folder() / f"{name}-{digest}")
 
@@ -83,11 +95,29 @@ class Project:
                 os.replace(path, _aside(path))
 
 
+def _content(layer: Image) -> str:
+    """Describe an image by what is in it, or its name where that is not in memory."""
+    if is_lazy(layer):
+        return str(layer.name)
+    data = np.asarray(full_resolution(layer))
+    few = data.flat[:: max(1, data.size // 4096)]
+    return hashlib.sha256(few.tobytes()).hexdigest()
+
+
+def _is_beside(other: Layer, layer: Image) -> bool:
+    """Whether another image layer comes from the same file."""
+    return (
+        other != layer
+        and isinstance(other, Image)
+        and other.source.path == layer.source.path
+    )
+
+
 def _aside(path: Path) -> Path:
     return path.with_stem(f"{path.stem}-previous")
 
 
-def _identity(choice: VolumeChoice) -> str:
+def _identity(choice: VolumeChoice, layers: Iterable[Layer]) -> str:
     """Describe an image so that it is recognised when it is opened again."""
     layer = choice.layer
     path = layer.source.path
@@ -98,10 +128,9 @@ def _identity(choice: VolumeChoice) -> str:
         start = getattr(view, "start", ())
         if any(start):
             where = f"{where}|{start}"
-    elif is_lazy(layer):
-        where = layer.name
+        elif any(_is_beside(other, layer) for other in layers):
+            # Scenes of one file, or channels that its reader took apart
+            where = f"{where}|{_content(layer)}"
     else:
-        data = np.asarray(full_resolution(layer))
-        few = data.flat[:: max(1, data.size // 4096)]
-        where = hashlib.sha256(few.tobytes()).hexdigest()
+        where = _content(layer)
     return f"{where}|{choice.shape}|{choice.axes}|{choice.time}"

@@ -18,6 +18,7 @@ from .volumes import problem_of
 if TYPE_CHECKING:
     from .annotated_volume import AnnotatedVolume
     from .annotation_scan import Changes
+    from .projects import Project
     from .volumes import VolumeChoice
 
 COURTESY_SECONDS = 0.3
@@ -50,6 +51,8 @@ class Reactions(Telling):
         self.previewing.shown_changed.connect(self.widget.preview.shown.setChecked)
         for event in self._view_events():
             event.connect(self._on_view)
+        for event in self._layers_events():
+            event.connect(self._on_layers)
         self.viewer.events.theme.connect(self._on_theme)
         self._on_theme()
 
@@ -57,11 +60,17 @@ class Reactions(Telling):
         """Let go of the viewer."""
         for event in self._view_events():
             event.disconnect(self._on_view)
+        for event in self._layers_events():
+            event.disconnect(self._on_layers)
         self.viewer.events.theme.disconnect(self._on_theme)
 
     def _view_events(self) -> tuple[Any, ...]:
         events = self.viewer.dims.events
         return events.current_step, events.order, events.ndisplay
+
+    def _layers_events(self) -> tuple[Any, ...]:
+        events = self.viewer.layers.events
+        return events.inserted, events.removed
 
     def _on_image(self) -> None:
         choice = self.widget.data.choice()
@@ -75,16 +84,31 @@ class Reactions(Telling):
         self._late_warning = ""
         self.layer_choice.offer_annotations()
         self._on_layer()
-        self.project = None
-        sentence = None
-        if choice is not None and problem_of(choice) is None:
-            held = self.learning.of(choice)
-            self.project = held.project if held else self.locks.project_of(choice)
-            kept = self.autosave.offer(self.project)
-            sentence = describe_kept(kept, self.project) if kept else None
-        self.widget.data.offer_restore(sentence)
+        self._look_for_kept(self._present_project())
         self.preview_if_possible()
         self.refresh()
+
+    def _present_project(self) -> Project | None:
+        choice = self.choice
+        if choice is None or problem_of(choice) is not None:
+            return None
+        held = self.learning.of(choice)
+        return held.project if held else self.locks.project_of(choice)
+
+    def _look_for_kept(self, project: Project | None) -> None:
+        """Use the files of an image, and offer what was kept in them."""
+        self.project = project
+        kept = self.autosave.offer(project) if project else None
+        self.widget.data.offer_restore(
+            describe_kept(kept, project) if kept and project else None
+        )
+
+    def _on_layers(self, event: object = None) -> None:
+        """See whether more images of the same file have come, or have gone."""
+        if self.learning.of(self.choice) is None:
+            project = self._present_project()
+            if project != self.project:
+                self._look_for_kept(project)
 
     def _on_layer(self) -> None:
         layer = self.widget.data.annotation()

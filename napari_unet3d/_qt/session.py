@@ -78,7 +78,7 @@ class Session(QObject):
         self.connection = Connection(client, self)
         self.client = self.connection.client
         self.annotating = Annotating(viewer, self)
-        self.locks = ProjectLocks()
+        self.locks = ProjectLocks(viewer.layers)
         self.learning = Learning(viewer, self.locks.project_of, self)
         self.transfer = VolumeTransfer(
             self.client, lambda: self.trained if self.state.is_training else (), self

@@ -20,6 +20,9 @@ from .batch_norm import share_batch_norm
 class ProcessRanks(Ranks):
     """The processes of torch.distributed's default group, which has to be there."""
 
+    _adding: distributed.ProcessGroup | None = None
+    """The group in which numbers in main memory are added; the default one if none."""
+
     def __init__(self) -> None:
         self.rank = distributed.get_rank()
         self.count = distributed.get_world_size()
@@ -34,7 +37,7 @@ class ProcessRanks(Ranks):
         """Return the sum of integers or floats over all processes."""
         # In main memory, so that no device has to be waited for.
         sums = torch.from_numpy(np.array(values))
-        distributed.all_reduce(sums)
+        distributed.all_reduce(sums, group=self._adding)
         return sums.numpy()
 
     def total(self, sums: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ class LiveRanks(ProcessRanks):
 
     def __init__(self, deliver: Callable[[list[UpdateAnnotation]], None]) -> None:
         super().__init__()
-        # The others wait while the first one is held, for as long as the person likes.
-        self._patient = distributed.new_group(backend="gloo", timeout=HELD)
+        # The others wait while the first one is held, for as long as the person likes:
+        # before a step, or where what they have learned is to be measured.
+        self._adding = distributed.new_group(backend="gloo", timeout=HELD)
         self._deliver = deliver
         self._posted: list[UpdateAnnotation] = []
 
@@ -43,7 +44,7 @@ class LiveRanks(ProcessRanks):
         """Deliver what was posted; return the first one's time, and whether to stop."""
         mine = (seconds, len(self._posted)) if self.rank == 0 else (0.0, 0)
         sums = torch.tensor([*mine, float(stop)], dtype=torch.float64)
-        distributed.all_reduce(sums, group=self._patient)
+        distributed.all_reduce(sums, group=self._adding)
         time, posted, stops = sums.tolist()
         if posted:
             updates = self.first(self._posted)

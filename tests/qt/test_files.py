@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from napari.layers._source import Source
 
 from napari_unet3d import _reader, _sample_data, _writer
 from napari_unet3d._qt.annotation_file import is_annotation, load
@@ -91,6 +92,25 @@ def test_an_image_has_its_project(projects):
     mine.set_aside()
     assert not mine.annotation.exists()
     assert (mine.folder / "annotation-previous.npz").read_text() == "old"
+
+
+def test_images_of_one_file_have_projects_of_their_own(projects, tmp_path):
+    def scene(name, value):
+        layer = Image(np.full((4, 5, 6), value), name=name)
+        layer._source = Source(path=str(tmp_path / "scenes.lif"))
+        return layer
+
+    def project(layer, *layers):
+        folder = Project.of(VolumeChoice(layer), [layer, *layers]).folder
+        return folder.name.partition("-")[2]
+
+    one, two, again = scene("1", 1), scene("2", 2), scene("renamed", 1)
+    labels = Labels(np.zeros((4, 5, 6), np.uint8))
+    labels._source = one._source
+    assert project(one, two) != project(two, one)
+    assert project(one, two) == project(again, two)
+    # A file with a single image is known by its name alone.
+    assert project(one, labels) == project(two, labels)
 
 
 def test_an_image_in_two_viewers_has_two_projects(projects):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from napari.layers import Image
+from napari.layers._source import Source
 
 from napari_unet3d.engine import EngineError
 
@@ -192,3 +194,30 @@ def test_training_asked_for_before_the_worker_is_there(open_widget, qtbot, ball)
     early.press(widget.training.stop_button)
     early.wait(lambda: early.phase == "idle")
     assert early.controller.state.has_model
+
+
+def test_what_was_kept_is_offered_once_all_images_of_its_file_are_there(
+    open_widget, qtbot, ball, tmp_path
+):
+    """Readers add the scenes of a file one after the other."""
+
+    def open_scenes():
+        viewer, dock, widget = open_widget()
+        driver = Driver(qtbot, viewer, dock, widget)
+        for number in (1, 2):
+            scene = Image(ball[0] * number, name=f"scene {number}")
+            scene._source = Source(path=str(tmp_path / "scenes.lif"))
+            viewer.add_layer(scene)
+            driver.widget.data.images.setCurrentIndex(0)
+        return driver
+
+    before = open_scenes()
+    before.widget.data.new.click()
+    layer = before.paint(ball[1], 8)
+    before.controller.close()
+    after = open_scenes()
+    assert after.widget.data.offer.isVisibleTo(after.widget)
+    after.widget.data.restore_button.click()
+    np.testing.assert_array_equal(after.widget.data.annotation().data, layer.data)
+    after.widget.data.images.setCurrentIndex(1)
+    assert not after.widget.data.offer.isVisibleTo(after.widget)
