@@ -61,8 +61,10 @@ def main(arguments: Sequence[str] | None = None, ranks: Ranks | None = None) -> 
 def _status(arguments: Sequence[str], ranks: Ranks | None) -> int:
     """Run the program and turn every way in which it may end into a status."""
     from .engine.errors import EngineError
+    from .engine.memory import check_limit
 
     try:
+        check_limit()
         with _prepared():
             _run(arguments, ranks)
     except SystemExit as end:

@@ -165,8 +165,8 @@ def segment_resumably(
         )
     if record is None and memory < (least := task.least_memory()):
         print(
-            f"warning: --memory {memory / 2**30:g} cannot be kept: the smallest blocks "
-            f"take about {least / 2**30:.2g} GiB, and that is used",
+            f"warning: {memory / 2**30:g} GiB of memory are too few: the smallest "
+            f"blocks take about {least / 2**30:.2g} GiB, and that is used",
             file=sys.stderr,
         )
     at_once = task.at_once if record is None else record.at_once

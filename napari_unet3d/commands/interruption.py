@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
+def stopped_by_signals(sentence: bytes = b"") -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into an event.
 
     The signal takes its usual effect when the block ends; a second one takes it at
     once. Signals that are ignored, as in a background job of a shell, stay ignored.
+
+    Parameters
+    ----------
+    sentence : bytes
+        To be said at once when the first one comes.
 
     Yields
     ------
@@ -34,6 +41,9 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
     def note(number: int, _: object) -> None:
         caught.append(number)
+        # print may be at work in what was interrupted.
+        with suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), sentence)
         stop.set()
         restore()
 

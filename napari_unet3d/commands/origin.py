@@ -25,13 +25,14 @@ def origin(
     """Say what decides the labels beside plan and device, as a person calls it.
 
     Files count by what is in them: they may have moved in between. An image is known
-    by its shape and the statistics of its grey values.
+    by its shape, and by statistics and a digest of some of its grey values.
     """
     shape = "×".join(str(n) for n in volume.data.shape)
     return {
         "model": f"of SHA-256 {digest_of(expanded(model))[:16]}",
         "image": f"of {shape} {volume.data.dtype} with mean "
-        f"{_listed(statistics.mean)} and deviation {_listed(statistics.deviation)}",
+        f"{_listed(statistics.mean)}, deviation {_listed(statistics.deviation)} and "
+        f"sample {statistics.digest}",
         "weights": config.weights,
         "precision": config.precision,
         "recompute-statistics": "yes" if config.recompute_statistics else "no",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -14,6 +15,7 @@ from napari_unet3d.engine.config import ParallelConfig
 from napari_unet3d.engine.errors import EngineError, SaveError
 from napari_unet3d.engine.events import Trained
 from napari_unet3d.engine.ranks import ALONE, Ranks
+from napari_unet3d.io.replacing import remove, temporary_beside
 
 from .devices import train_on_devices
 from .files import check_outputs, check_writable, expanded, make_folder
@@ -25,6 +27,11 @@ from .progress import Reporter
 from .resuming import check_same_network, settings_of
 from .scoring import check_tests, segment_and_score, segmentation_targets
 from .settings import Pair, RunConfig, build_run, overlay_values, read_run
+
+STOPPING = (
+    b"stopping after this step and saving; a second time loses what was learned since "
+    b"the last save\n"
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
         # Rather than in every process, once it has started.
         _checked(config, checkpoint, options.stop_after, ranks)
         train_on_devices(options.words, options.devices)
-    train(config, checkpoint, options.stop_after, ranks)
+    train(config, checkpoint, options.stop_after, ranks, options.resume)
 
 
 def train(
@@ -108,6 +115,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     stop_after: int | None = None,
     ranks: Ranks = ALONE,
+    resumed: str | None = None,
 ) -> None:
     """Train as configured, reporting on the terminal.
 
@@ -121,6 +129,9 @@ def train(
         End after this many steps, keeping the schedule.
     ranks : Ranks
         Those that train the model together; the first one writes it and scores.
+    resumed : str, optional
+        The file that `checkpoint` comes from. Another model that has the name of the
+        new one is kept under another name.
 
     Raises
     ------
@@ -153,21 +164,23 @@ def train(
             trainer.history,
             config.output.tensorboard,
         )
+    if ranks.rank == 0:
+        _keep_former(model, resumed)
     report, stopped = Reporter(), False
     try:
-        with stopped_by_signals() as stop:
+        with stopped_by_signals(b"" if ranks.rank else STOPPING) as stop:
             for event in trainer.run(stop, stop_after):
                 report(event)
                 if history:
                     history(event)
                 stopped = isinstance(event, Trained) and event.reason == "stopped"
+            if trainer.schedule.progress < 1:
+                print(f"go on with --resume {model}", file=sys.stderr)
     except SaveError as error:
         raise _rescued(trainer, model, error) from error
     finally:
         if history:
             history.close()
-    if trainer.schedule.progress < 1:
-        print(f"go on with --resume {model}", file=sys.stderr)
     # Another rank may have been asked to stop.
     if ranks.rank == 0 and not stopped:
         segment_and_score(config, trainer.class_names)
@@ -196,6 +209,14 @@ def _checked(
     if ranks.rank:
         return expanded(config.output.model)
     check_writable(config.output.model)
+    if expanded(config.output.model).exists():
+        try:
+            load(expanded(config.output.model))
+        except EngineError as error:
+            raise EngineError(
+                f"--model {config.output.model} exists and is no model; choose another "
+                "name, or remove it"
+            ) from error
     inputs = [
         name
         for pairs in (config.data.train, config.data.validation, config.data.test)
@@ -207,6 +228,24 @@ def _checked(
     if targets and config.output.segmentation_dir:
         make_folder(config.output.segmentation_dir, "--segmentation-dir")
     return expanded(config.output.model)
+
+
+def _keep_former(model: Path, resumed: str | None) -> None:
+    """Give another name to a model that another one is to replace."""
+    if not model.exists() or (resumed and model.samefile(expanded(resumed))):
+        return
+    kept = model.with_stem(f"{model.stem}-previous")
+    temporary = temporary_beside(kept)
+    try:
+        shutil.copyfile(model, temporary)
+        temporary.replace(kept)
+    except OSError as error:
+        remove(temporary)
+        raise EngineError(
+            f"{model} exists and cannot be kept as {kept} ({error.strerror}); choose "
+            "another --model, or go on from it with --resume"
+        ) from error
+    print(f"the model that was in {model} is kept as {kept}", file=sys.stderr)
 
 
 def _opened(config: RunConfig, pairs: tuple[Pair, ...]) -> tuple[list[Any], list[str]]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from .errors import EngineError
+
 if TYPE_CHECKING:
     import torch
 
@@ -54,9 +56,26 @@ def free_memory() -> int:
 def _wanted_limit() -> list[int]:
     """Return the bytes that `VARIABLE` allows, if it is a number of GiB."""
     try:
-        return [int(float(os.environ[VARIABLE]) * 2**30)]
-    except (KeyError, ValueError, OverflowError):
+        wanted = float(os.environ[VARIABLE])
+    except (KeyError, ValueError):
         return []
+    return [int(wanted * 2**30)] if 0 < wanted < float("inf") else []
+
+
+def check_limit() -> None:
+    """Refuse a limit in `VARIABLE` that is none.
+
+    Raises
+    ------
+    EngineError
+        Naming it.
+    """
+    said = os.environ.get(VARIABLE, "")
+    if said.strip() and not _wanted_limit():
+        raise EngineError(
+            f"the environment variable {VARIABLE} is {said!r}; give it a number of GiB "
+            "above 0, as in 8 or 0.5, or unset it"
+        )
 
 
 def _control_groups() -> Iterator[tuple[int, int]]:

@@ -87,7 +87,7 @@ def read_configuration(path: str | os.PathLike[str]) -> dict[str, Any]:
             kind = "names that are no text"
         raise EngineError(
             f"{source} holds {kind}; write one setting per line, as in "
-            "'max_steps: 500'."
+            "'training: {steps: 500}'."
         )
     return loaded
 

@@ -65,6 +65,23 @@ def read(location: Location) -> Stored:
     )
 
 
+def other_members(path: Path) -> list[str]:
+    """Name what a zarr holds beside a single image, which may be replaced.
+
+    What cannot be read counts as an image: it is of no use to anybody.
+    """
+    try:
+        node = zarr.open(path, mode="r")
+        if isinstance(node, zarr.Array):
+            return ["an array without a description"]
+        attributes: dict[str, Any] = dict(node.attrs)
+        multiscales = attributes.get("ome", attributes).get("multiscales") or ()
+        own = {dataset["path"] for each in multiscales for dataset in each["datasets"]}
+        return sorted(name for name, _ in node.members() if name not in own)
+    except ERRORS:
+        return []
+
+
 def _finest(group: zarr.Group, multiscale: dict[str, Any]) -> Stored:
     dataset = multiscale["datasets"][0]
     array = group[dataset["path"]]

@@ -198,6 +198,14 @@ def _require_free(location: Location, target: Path, inner: str) -> None:
                 f"{source} cannot be written: something that is no zarr has this name; "
                 "choose another one."
             )
+        if is_zarr(target):
+            from .ome_zarr import other_members
+
+            if lost := other_members(target):
+                raise EngineError(
+                    f"{source} cannot be written: it exists and holds {listed(lost)}, "
+                    "which would be lost; choose a name of its own."
+                )
     elif target.is_dir():
         raise EngineError(
             f"{source} cannot be written: it is a folder; choose another name."

@@ -22,7 +22,7 @@ def describe_origin(
     """Say all that decides the labels but the plan, by what a person calls it.
 
     The model counts by its weights, as it may come from a file or from a training; the
-    image by its shape and the statistics of its grey values.
+    image by its shape, and by statistics and a digest of some of its grey values.
     """
     digest = hashlib.sha256()
     for module in (segmenter.network, segmenter.features.stem):
@@ -39,7 +39,8 @@ def describe_origin(
     )
     return {
         "model": f"of weights {digest.hexdigest()[:16]}",
-        "image": f"of {shape} with mean {mean} and deviation {deviation}",
+        "image": f"of {shape} with mean {mean}, deviation {deviation} and sample "
+        f"{statistics.digest}",
         "device": segmenter.device.type,
         "precision": name_of(segmenter.dtype),
         "probabilities": ", ".join(map(os.path.abspath, more_targets)) or "none",

@@ -228,9 +228,15 @@ def other_image():
     zarr.open_array("wide.zarr", mode="r+")[:3] = 200
 
 
+def mirrored_image():
+    array = zarr.open_array("wide.zarr", mode="r+")
+    array[:] = array[:][::-1]
+
+
 @pytest.mark.parametrize(
     ("change", "more", "named"),
     [
+        (mirrored_image, (), "image of 1×70×130×80 uint8 with mean "),
         (other_model, (), r"model of SHA-256 "),
         (other_image, (), "image of 1×70×130×80 uint8 with mean "),
         (None, ("--weights", "latest"), "weights best instead of latest"),

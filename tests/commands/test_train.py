@@ -87,6 +87,29 @@ def test_stopping_and_resuming_is_exact(arguments, work, program):
     assert_same_training("whole.pt", "part.pt")
 
 
+def test_a_model_that_is_replaced_is_kept(work, program):
+    before = (work / "model.pt").read_bytes()
+    result = program(*train("--steps", "1", model="model.pt"))
+    assert result.status == 0
+    assert "is kept as" in result.err
+    assert (work / "model-previous.pt").read_bytes() == before
+    assert load("model.pt").step == 1
+    # The same model, trained on.
+    steps = ("--resume", "model.pt", "--model", "model.pt", "--steps", "1")
+    result = program("train", *LABELLED, *steps)
+    assert result.status == 0
+    assert "is kept as" not in result.err
+    assert (work / "model-previous.pt").read_bytes() == before
+
+
+def test_what_is_no_model_is_not_replaced(work, program):
+    (work / "notes.pt").write_text("keep")
+    result = program(*train("--steps", "1", model="notes.pt"))
+    assert result.status == 2
+    assert "--model notes.pt exists and is no model; choose another name" in result.err
+    assert (work / "notes.pt").read_text() == "keep"
+
+
 def test_a_finished_training_starts_anew_from_its_weights(work, program):
     result = program(
         *("train", *LABELLED, "--resume", "model.pt", "--model", "more.pt"),
@@ -311,7 +334,8 @@ def test_memory_runs_out_for_good(refused, monkeypatch):
 
 
 def test_a_full_disk_does_not_cost_the_model(work, program, monkeypatch, tmp_path):
-    (work / "new.pt").write_bytes(b"former")
+    former = (work / "model.pt").read_bytes()
+    (work / "new.pt").write_bytes(former)
     replace = os.replace
 
     def full(source, target):
@@ -324,7 +348,7 @@ def test_a_full_disk_does_not_cost_the_model(work, program, monkeypatch, tmp_pat
     before = contents(work)
     result = program(*train("--steps", "2", "--save-every", "1e-6"))
     assert result.status == 2
-    assert contents(work) == before
+    assert contents(work) == {**before, "new-previous.pt": former}
     warning = "warning: cannot write the model new.pt: No space left on device; choose"
     assert warning in result.err
     line = result.err.splitlines()[-1]
@@ -389,6 +413,8 @@ def test_a_signal_stops_and_keeps_the_model(number, status, work):
     process.stderr.close()
     assert process.returncode == status
     assert any(line.startswith("training stopped: ") for line in lines)
+    assert any(line.startswith("stopping after this step") for line in lines)
+    assert lines[-1 if number == signal.SIGTERM else -2].startswith("go on with")
     assert not any("Traceback" in line for line in lines)
     model = load("new.pt")
     assert model.step >= 1

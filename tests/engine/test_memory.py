@@ -4,11 +4,12 @@ import psutil
 import pytest
 import torch
 
-from napari_unet3d.engine import memory
+from napari_unet3d.engine import EngineError, memory
 from napari_unet3d.engine.memory import (
     VARIABLE,
     available_memory,
     built_in_memory,
+    check_limit,
     free_memory,
 )
 
@@ -65,10 +66,18 @@ def test_a_limit_in_the_environment(said, expected, monkeypatch):
     assert both() == expected
 
 
-@pytest.mark.parametrize("said", ["", "much", "inf", "nan"])
+@pytest.mark.parametrize("said", ["much", "8GB", "0,3", "inf", "nan", "-1", "0"])
 def test_what_is_no_limit_is_none(said, monkeypatch):
     monkeypatch.setenv(VARIABLE, said)
     assert both() == (10, 16)
+    with pytest.raises(EngineError, match=f"{VARIABLE} is '{said}'; give it a number"):
+        check_limit()
+
+
+@pytest.mark.parametrize("said", ["", "0.5", "8"])
+def test_limits_are_fine(said, monkeypatch):
+    monkeypatch.setenv(VARIABLE, said)
+    check_limit()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -68,7 +68,7 @@ def test_merged_mappings_may_be_overridden(path):
         ("{[1]: 2}", "is no valid configuration: found unhashable key in line 1"),
         (
             "- 1\n- 2\n",
-            "holds list; write one setting per line, as in 'max_steps: 500'",
+            "holds list; write one setting per line, as in 'training: {steps: 500}'",
         ),
         ("just words", "holds str; write one setting per line"),
         ("", "holds nothing; write one setting per line"),

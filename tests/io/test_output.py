@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import create_volume, read_labels
@@ -145,6 +146,22 @@ def test_an_empty_folder_becomes_a_zarr(tmp_path):
     (tmp_path / "a.zarr").mkdir()
     write_ones(tmp_path / "a.zarr")
     assert read_labels(tmp_path / "a.zarr").data.min() == 1
+
+
+@pytest.mark.parametrize("kind", ["group", "array", "image with labels"])
+def test_a_zarr_that_holds_more_is_not_replaced(kind, tmp_path):
+    path = tmp_path / "a.zarr"
+    if kind == "array":
+        zarr.create_array(path, shape=SHAPE, dtype="uint8")
+    else:
+        if kind == "image with labels":
+            write_ones(path)
+        zarr.open_group(path, mode="a").create_group("labels")
+    before = contents(tmp_path)
+    name = "an array without" if kind == "array" else "labels"
+    with pytest.raises(EngineError, match=f"it exists and holds {name}.* lost"):
+        write_ones(path)
+    assert contents(tmp_path) == before
 
 
 def test_nothing_is_written_into_another_zarr(tmp_path):
