@@ -165,7 +165,8 @@ def differences(former: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     ['weights best instead of latest']
     """
     return [
-        f"{name} {former.get(name, 'unknown')} instead of {now.get(name, 'unknown')}"
+        f"{name} {former.get(name, 'unknown')} instead of "
+        f"{now.get(name, 'unknown').removeprefix('of ')}"
         for name in {**former, **now}
         if former.get(name) != now.get(name)
     ]
