@@ -87,8 +87,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a 1×1×1 convolution.
 
     To single voxels in a row it is a matrix product: in float32 two to four times as
-    fast on a CPU. Of patches torch's convolution is the quicker one, but in bfloat16 its
-    gradients are NaN for 193 to 240 outputs (torch 2.13, one thread, some sizes).
+    fast on a CPU. Of patches torch's convolution is the quicker one, but in bfloat16
+    its gradients are NaN for 193 to 240 outputs (torch 2.13, one thread, some sizes).
     """
     if x.shape[2:4] != (1, 1) and weight.shape[0] <= MOST_CONVOLVED:
         return functional.conv3d(x, weight, bias)
