@@ -72,6 +72,11 @@ class Previewing(QObject):
         self._choice, self._number, self._classes = choice, number, classes
         self.follow()
 
+    def renumber(self, choice: VolumeChoice, number: int) -> None:
+        """Take another number for a volume that was made known to the worker anew."""
+        if self._choice is not None and self._choice.same_as(choice):
+            self._number = number
+
     def is_of(self, choice: VolumeChoice) -> bool:
         """Whether this is the image that is previewed."""
         return self._choice is not None and self._choice.layer == choice.layer

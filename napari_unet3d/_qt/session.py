@@ -203,6 +203,7 @@ class Session(QObject):
             return
         classes = self.model_classes()
         probabilities = self.widget.segmenting.probabilities.isChecked()
+        self.previewing.renumber(choice, numbers[0])
         many = len(classes) if probabilities else 0
         try:
             if not path and must_go_to_disk(choice, many):

@@ -146,7 +146,7 @@ def test_the_voxels_of_a_replaced_image_are_not_used_again(driver, ball):
     assert [known.layer for known in controller.transfer.choices()] == [first]
 
 
-def test_a_corrected_scale_counts(driver, ball):
+def test_a_corrected_scale_counts(driver, ball, said):
     driver.start(ball[1])
     driver.widget.training.stop_button.click()
     driver.wait(lambda: driver.phase == "idle")
@@ -156,6 +156,13 @@ def test_a_corrected_scale_counts(driver, ball):
     annotation = driver.widget.data.annotation()
     assert tuple(annotation.scale) == (5, 1, 1)
     assert tuple(annotation.translate) == (3, 0, 0)
+    driver.press(driver.widget.segmenting.segment_button)
+    driver.wait(lambda: driver.phase == "idle")
+    assert tuple(driver.viewer.layers["ball segmentation"].scale) == (5, 1, 1)
+    before = len(said)
+    driver.viewer.dims.set_current_step(0, 3)
+    driver.qtbot.wait(1500)
+    assert said[before:] == []
     driver.press(driver.widget.model.new_button)
     driver.wait(lambda: not driver.controller.state.has_model)
     driver.press(driver.widget.training.train_button)
