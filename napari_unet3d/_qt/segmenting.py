@@ -122,6 +122,11 @@ class Segmenting(QObject):
         """Whether this is the image that is, or was last, segmented."""
         return self._choice is not None and self._choice.layer == choice.layer
 
+    @property
+    def under_way(self) -> VolumeChoice | None:
+        """The volume that is, or was last, segmented."""
+        return self._choice
+
     def cancel(self) -> None:
         """End the segmentation; what is done stays."""
         self._client.cancel_segmentation(self.generation)

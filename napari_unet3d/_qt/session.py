@@ -81,7 +81,10 @@ class Session(QObject):
         self.locks = ProjectLocks(viewer.layers)
         self.learning = Learning(viewer, self.locks.project_of, self)
         self.transfer = VolumeTransfer(
-            self.client, lambda: self.trained if self.state.is_training else (), self
+            self.client,
+            lambda: self.trained if self.state.is_training else (),
+            self._needed_volumes,
+            self,
         )
         self.previewing = Previewing(viewer, self.client, self.refresh, self)
         self.segmenting = Segmenting(viewer, self.client, self)
@@ -237,6 +240,11 @@ class Session(QObject):
         if self.summary is None:
             return self.learning.classes(self.choice)
         return make_classes(self.summary.class_names, self.summary.class_colors)
+
+    def _needed_volumes(self) -> list[VolumeChoice | None]:
+        """Return the volumes that the worker should go on to know."""
+        annotated = [volume.choice for volume in self.learning.volumes]
+        return [self.choice, *annotated, self.segmenting.under_way]
 
     def _preview(self, choice: VolumeChoice, numbers: list[int]) -> None:
         if choice.same_as(self.choice):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .volumes import VolumeChoice
 
 
+MOST_SPARE = 1
+"""Volumes that stay known though nothing needs them, for coming back to."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Wish:
     """Volumes that something needs, and what to do with their numbers."""
@@ -37,6 +41,8 @@ class VolumeTransfer(QObject):
         Of the worker.
     in_use : callable
         Returns the numbers of the volumes that must stay as they are.
+    needed : callable
+        Returns the volumes that should stay known.
     """
 
     failed = Signal(str, str)
@@ -51,10 +57,11 @@ class VolumeTransfer(QObject):
         self,
         client: WorkerClient,
         in_use: Callable[[], Collection[int]],
+        needed: Callable[[], Iterable[VolumeChoice | None]],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._client, self._in_use = client, in_use
+        self._client, self._in_use, self._needed = client, in_use, needed
         self._known: list[tuple[int, VolumeChoice]] = []
         self._grids: dict[int, tuple[object, ...]] = {}
         """What the worker was told of their voxels, by number."""
@@ -135,6 +142,19 @@ class VolumeTransfer(QObject):
         if self._grids[number] != (choice.spacing, choice.unit):
             self._close(number)
 
+    def _close_spare(self) -> None:
+        """Let go of volumes that were only looked at: each may be a copy in memory."""
+        wanted = [each for wish in self._wishes.values() for each in wish.choices]
+        kept = [*self._needed(), *wanted]
+        in_use = self._in_use()
+        spare = [
+            number
+            for number, known in self._known
+            if number not in in_use and not any(known.same_as(each) for each in kept)
+        ]
+        for number in spare[:-MOST_SPARE]:
+            self._close(number)
+
     def _close(self, number: int) -> None:
         self._client.close_volume(number)
         self._known = [each for each in self._known if each[0] != number]
@@ -187,6 +207,7 @@ class VolumeTransfer(QObject):
             self._grids[copy.number] = copy.grid
             if copy.spooled is not None:
                 self._spooled[copy.number] = copy.spooled
+            self._close_spare()
             self._go_on()
             return
         for what in self._give_up(copy.choice):

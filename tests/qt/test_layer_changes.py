@@ -146,6 +146,18 @@ def test_the_voxels_of_a_replaced_image_are_not_used_again(driver, ball):
     assert [known.layer for known in controller.transfer.choices()] == [first]
 
 
+def test_images_that_were_only_looked_at_do_not_stay_in_memory(driver, ball):
+    driver.start(ball[1])
+    driver.press(driver.widget.training.stop_button)
+    driver.wait(lambda: driver.phase == "idle")
+    images, transfer = driver.widget.data.images, driver.controller.transfer
+    for name in "abcd":
+        driver.viewer.add_image(ball[0] + ord(name), name=name)
+        images.setCurrentIndex(images.findText(name))
+        driver.wait(lambda: transfer.number_of(driver.controller.choice) is not None)
+    assert [known.layer.name for known in transfer.choices()] == ["ball", "c", "d"]
+
+
 def test_a_corrected_scale_counts(driver, ball, said):
     driver.start(ball[1])
     driver.widget.training.stop_button.click()
