@@ -209,14 +209,6 @@ def _checked(
     if ranks.rank:
         return expanded(config.output.model)
     check_writable(config.output.model)
-    if expanded(config.output.model).exists():
-        try:
-            load(expanded(config.output.model))
-        except EngineError as error:
-            raise EngineError(
-                f"--model {config.output.model} exists and is no model; choose another "
-                "name, or remove it"
-            ) from error
     inputs = [
         name
         for pairs in (config.data.train, config.data.validation, config.data.test)
@@ -225,6 +217,14 @@ def _checked(
     ]
     targets = segmentation_targets(config)
     check_outputs([config.output.model, *targets], inputs)
+    if expanded(config.output.model).exists():
+        try:
+            load(expanded(config.output.model))
+        except EngineError as error:
+            raise EngineError(
+                f"--model {config.output.model} exists and is no model; choose another "
+                "name, or remove it"
+            ) from error
     if targets and config.output.segmentation_dir:
         make_folder(config.output.segmentation_dir, "--segmentation-dir")
     return expanded(config.output.model)
