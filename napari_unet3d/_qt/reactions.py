@@ -92,8 +92,7 @@ class Reactions(Telling):
         choice = self.choice
         if choice is None or problem_of(choice) is not None:
             return None
-        held = self.learning.of(choice)
-        return held.project if held else self.locks.project_of(choice)
+        return self.project_of(choice)
 
     def _look_for_kept(self, project: Project | None) -> None:
         """Use the files of an image, and offer what was kept in them."""

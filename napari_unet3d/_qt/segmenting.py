@@ -123,7 +123,7 @@ class Segmenting(QObject):
         return self._choice is not None and self._choice.layer == choice.layer
 
     @property
-    def under_way(self) -> VolumeChoice | None:
+    def volume(self) -> VolumeChoice | None:
         """The volume that is, or was last, segmented."""
         return self._choice
 

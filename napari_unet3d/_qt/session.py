@@ -160,6 +160,11 @@ class Session(QObject):
         files = (self.model_file, self.project.model if self.project else None)
         return next((file for file in files if file and file.exists()), None)
 
+    def project_of(self, choice: VolumeChoice) -> Project:
+        """Return the project of an image; an annotated one keeps that it has."""
+        held = self.learning.of(choice)
+        return held.project if held else self.locks.project_of(choice)
+
     def train_on(
         self, choice: VolumeChoice, learned: list[VolumeChoice], numbers: list[int]
     ) -> None:
@@ -173,8 +178,7 @@ class Session(QObject):
             # The model keeps the classes at its end that are not painted any more.
             classes = (*classes, *self.model_classes()[len(classes) :])
         # Another image may have been chosen since Train was pressed.
-        held = self.learning.of(choice)
-        project = held.project if held else self.locks.project_of(choice)
+        project = self.project_of(choice)
         self.autosave.claim(project)
         self.model_file = project.model
         for each, number in zip(learned, numbers, strict=True):
@@ -210,7 +214,7 @@ class Session(QObject):
         many = len(classes) if probabilities else 0
         try:
             if not path and must_go_to_disk(choice, many):
-                path = str(target_beside(choice, self.locks.project_of(choice)))
+                path = str(target_beside(choice, self.project_of(choice)))
             self.segmenting.begin(
                 choice,
                 numbers[0],
@@ -244,7 +248,7 @@ class Session(QObject):
     def _needed_volumes(self) -> list[VolumeChoice | None]:
         """Return the volumes that the worker should go on to know."""
         annotated = [volume.choice for volume in self.learning.volumes]
-        return [self.choice, *annotated, self.segmenting.under_way]
+        return [self.choice, *annotated, self.segmenting.volume]
 
     def _preview(self, choice: VolumeChoice, numbers: list[int]) -> None:
         if choice.same_as(self.choice):

@@ -30,9 +30,7 @@ def origin(
     shape = "×".join(str(n) for n in volume.data.shape)
     return {
         "model": f"of SHA-256 {digest_of(expanded(model))[:16]}",
-        "image": f"of {shape} {volume.data.dtype} with mean "
-        f"{_listed(statistics.mean)}, deviation {_listed(statistics.deviation)} and "
-        f"sample {statistics.digest}",
+        "image": f"of {shape} {volume.data.dtype} with {statistics}",
         "weights": config.weights,
         "precision": config.precision,
         "recompute-statistics": "yes" if config.recompute_statistics else "no",

@@ -77,6 +77,13 @@ class IntensityStatistics:
             deviations.append(deviation)
         return cls(tuple(means), tuple(deviations), digest.hexdigest()[:16])
 
+    def __str__(self) -> str:
+        """Say all that tells one image from another."""
+        mean, deviation = (
+            ",".join(map(repr, values)) for values in (self.mean, self.deviation)
+        )
+        return f"mean {mean}, deviation {deviation} and sample {self.digest}"
+
     def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return the image (C, ...) as float32 with mean about 0 and deviation 1."""
         shape = (-1,) + (1,) * (image.ndim - 1)

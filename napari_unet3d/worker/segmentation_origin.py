@@ -33,14 +33,9 @@ def describe_origin(
             digest.update(plain.numpy().tobytes())
     statistics = segmenter.features.statistics
     shape = "×".join(map(str, segmenter.features.image.shape))
-    mean, deviation = (
-        ",".join(map(repr, values))
-        for values in (statistics.mean, statistics.deviation)
-    )
     return {
         "model": f"of weights {digest.hexdigest()[:16]}",
-        "image": f"of {shape} with mean {mean}, deviation {deviation} and sample "
-        f"{statistics.digest}",
+        "image": f"of {shape} with {statistics}",
         "device": segmenter.device.type,
         "precision": name_of(segmenter.dtype),
         "probabilities": ", ".join(map(os.path.abspath, more_targets)) or "none",
