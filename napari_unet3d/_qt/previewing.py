@@ -31,6 +31,17 @@ class Previewing(QObject):
     """Ask for the slice in view, and show the answers.
 
     Every request has a new generation; answers to older ones are dropped.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Whose view is followed.
+    client : WorkerClient
+        Of the worker.
+    number_of : callable
+        Returns the number of a volume that the worker knows, else none.
+    on_shown : callable
+        Called when a slice was shown.
     """
 
     shown_changed = Signal(bool)
@@ -40,16 +51,17 @@ class Previewing(QObject):
         self,
         viewer: ViewerModel,
         client: WorkerClient,
+        number_of: Callable[[VolumeChoice], int | None],
         on_shown: Callable[[], None],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._client = client
+        self._number_of = number_of
         self._on_shown = on_shown
         self._generation = -1
         self._choice: VolumeChoice | None = None
-        self._number: int | None = None
         self._classes: Classes = ()
         self._shown = True
         self._aside = False
@@ -64,18 +76,13 @@ class Previewing(QObject):
         self._delay.setInterval(FOLLOW_MS)
         self._delay.timeout.connect(self._ask)
 
-    def begin(self, choice: VolumeChoice, number: int, classes: Classes) -> None:
+    def begin(self, choice: VolumeChoice, classes: Classes) -> None:
         """Preview this volume from now on."""
         if self._choice is not None and not self._choice.same_as(choice):
             self._layers.clear()
             self._known.clear()
-        self._choice, self._number, self._classes = choice, number, classes
+        self._choice, self._classes = choice, classes
         self.follow()
-
-    def renumber(self, choice: VolumeChoice, number: int) -> None:
-        """Take another number for a volume that was made known to the worker anew."""
-        if self._choice is not None and self._choice.same_as(choice):
-            self._number = number
 
     def is_of(self, choice: VolumeChoice) -> bool:
         """Whether this is the image that is previewed."""
@@ -85,7 +92,7 @@ class Previewing(QObject):
         """Preview nothing any more; what is shown stays."""
         self._generation = -1
         self._delay.stop()
-        self._choice = self._number = None
+        self._choice = None
         self._layers.clear()
         self._known.clear()
         self._client.stop_preview()
@@ -109,7 +116,7 @@ class Previewing(QObject):
 
     def follow(self) -> None:
         """Ask for the slice in view, soon."""
-        if self._number is not None:
+        if self._choice is not None:
             self._delay.start()
 
     def forget(self) -> None:
@@ -163,13 +170,15 @@ class Previewing(QObject):
 
     def _ask(self) -> None:
         where = self.slice_in_view()
+        # Asked for anew each time: a volume whose scale was corrected gets another.
+        number = None if self._choice is None else self._number_of(self._choice)
         wanted = self._shown or self._entropy or self._probability_of is not None
-        if where is None or self._number is None or not wanted:
+        if where is None or number is None or not wanted:
             self._generation = -1
             self._client.stop_preview()
             return
         self._generation = self._client.request_preview(
-            self._number,
+            number,
             where.axis,
             where.position,
             probability_of=self._probability_of,

@@ -41,6 +41,7 @@ class Reactions(Telling):
         self.learning.reshaped.connect(self.layer_choice.reconsider)
         self.learning.unusable.connect(show_warning)
         self.transfer.failed.connect(self._on_unreadable)
+        self.transfer.opened.connect(self.previewing.follow)
         self.transfer.progressed.connect(lambda line: self.set_state(reading=line))
         self.autosave.due.connect(self.keep)
         self.autosave.failed.connect(show_warning)

@@ -86,7 +86,9 @@ class Session(QObject):
             self._needed_volumes,
             self,
         )
-        self.previewing = Previewing(viewer, self.client, self.refresh, self)
+        self.previewing = Previewing(
+            viewer, self.client, self.transfer.number_of, self.refresh, self
+        )
         self.segmenting = Segmenting(viewer, self.client, self)
         self.autosave = Autosave(self)
         self.layer_choice = LayerChoice(
@@ -195,7 +197,7 @@ class Session(QObject):
             **self.widget.advanced.values("parallel"),
         )
         if choice.same_as(self.choice):
-            self.previewing.begin(choice, numbers[0], classes)
+            self.previewing.begin(choice, classes)
             self.previewing.take_up()
 
     def send_labels(self, choice: VolumeChoice, number: int) -> None:
@@ -210,7 +212,6 @@ class Session(QObject):
             return
         classes = self.model_classes()
         probabilities = self.widget.segmenting.probabilities.isChecked()
-        self.previewing.renumber(choice, numbers[0])
         many = len(classes) if probabilities else 0
         try:
             if not path and must_go_to_disk(choice, many):
@@ -252,4 +253,4 @@ class Session(QObject):
 
     def _preview(self, choice: VolumeChoice, numbers: list[int]) -> None:
         if choice.same_as(self.choice):
-            self.previewing.begin(choice, numbers[0], self.model_classes())
+            self.previewing.begin(choice, self.model_classes())

@@ -49,6 +49,8 @@ class VolumeTransfer(QObject):
     """What the volume was for, and a sentence why it cannot be had."""
     progressed = Signal(str)
     """A line about the image that is being copied; empty once it is there."""
+    opened = Signal()
+    """The worker knows one more volume."""
     _copied = Signal(object, str)
     _ended = Signal(object)
     """Emitted in the thread of a `Copy`, received in the main one."""
@@ -209,6 +211,7 @@ class VolumeTransfer(QObject):
                 self._spooled[copy.number] = copy.spooled
             self._close_spare()
             self._go_on()
+            self.opened.emit()
             return
         for what in self._give_up(copy.choice):
             self.failed.emit(what, f"The image cannot be read: {copy.problem}")

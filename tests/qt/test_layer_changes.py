@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from napari.layers import Image
 from napari.layers._source import Source
 
+from napari_unet3d._qt.copying import Copy
 from napari_unet3d.engine import EngineError
 
 from .conftest import Driver
@@ -180,6 +183,35 @@ def test_a_corrected_scale_counts(driver, ball, said):
     driver.press(driver.widget.training.train_button)
     driver.wait(lambda: driver.controller.summary is not None)
     assert driver.controller.summary.spacing == (5, 1, 1)
+
+
+def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
+    driver, ball, said, monkeypatch
+):
+    driver.start(ball[1])
+    driver.widget.training.stop_button.click()
+    driver.wait(lambda: driver.phase == "idle")
+    driver.viewer.layers["ball"].scale = (5, 1, 1)
+    let_through = threading.Event()
+    copied = Copy.run
+
+    def held_up(copy):
+        let_through.wait(30)
+        copied(copy)
+
+    monkeypatch.setattr(Copy, "run", held_up)
+    client, asked = driver.controller.client, []
+    request = client.request_preview
+    monkeypatch.setattr(
+        client, "request_preview", lambda *a, **k: asked.append(a) or request(*a, **k)
+    )
+    driver.press(driver.widget.segmenting.segment_button)
+    driver.viewer.dims.set_current_step(0, 3)
+    driver.qtbot.wait(300)
+    assert not asked
+    let_through.set()
+    driver.wait(lambda: bool(asked) and driver.phase == "idle")
+    assert not [s for s in said if "There is no volume" in s]
 
 
 def test_a_class_is_not_removed_while_it_is_learned(driver, ball, said):
