@@ -191,6 +191,8 @@ def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
     driver.start(ball[1])
     driver.widget.training.stop_button.click()
     driver.wait(lambda: driver.phase == "idle")
+    # Which the segmentation does not put aside.
+    driver.widget.preview.uncertainty.setChecked(True)
     driver.viewer.layers["ball"].scale = (5, 1, 1)
     let_through = threading.Event()
     copied = Copy.run
@@ -206,6 +208,7 @@ def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
         client, "request_preview", lambda *a, **k: asked.append(a) or request(*a, **k)
     )
     driver.press(driver.widget.segmenting.segment_button)
+    asked.clear()
     driver.viewer.dims.set_current_step(0, 3)
     driver.qtbot.wait(300)
     assert not asked
