@@ -150,7 +150,7 @@ class LayerChoice(QObject):
         """Move the plugin's layers with their image."""
         for layer in self._viewer.layers:
             made_for = layer.metadata.get(METADATA, {}).get("image")
-            if made_for == event.source.name and layer.ndim == 3:
+            if made_for == event.source.name and layer.ndim in (3, 4):
                 put_on_grid(layer, event.source)
 
     def _tell(self, lost: list[VolumeChoice], sentence: str) -> None:

@@ -40,9 +40,32 @@ def grid_of(layer: Image) -> dict[str, Any]:
     return grid
 
 
+def class_grid_of(layer: Image) -> dict[str, Any]:
+    """Return the same for a layer that has an axis for the classes before Z."""
+    grid = grid_of(layer)
+    affine = np.eye(5)
+    affine[1:, 1:] = grid["affine"]
+    rotate = np.eye(4)
+    rotate[1:, 1:] = grid["rotate"]
+    shear = np.zeros((4, 4))
+    shear[1:, 1:][np.triu_indices(3, 1)] = grid["shear"]
+    more: dict[str, Any] = {
+        "scale": (1, *grid["scale"]),
+        "translate": (0, *grid["translate"]),
+        "rotate": rotate,
+        "shear": shear[np.triu_indices(4, 1)],
+        "affine": affine,
+        "units": ("pixel", *grid["units"]),
+    }
+    if "axis_labels" in grid:
+        more["axis_labels"] = ("class", *grid["axis_labels"])
+    return more
+
+
 def put_on_grid(layer: Layer, image: Image) -> None:
-    """Put a ZYX layer where an image is now."""
-    for name, value in grid_of(image).items():
+    """Put a layer ZYX, or one of a volume for each class, where an image is now."""
+    grid = class_grid_of(image) if layer.ndim == 4 else grid_of(image)
+    for name, value in grid.items():
         if name != "axis_labels":
             setattr(layer, name, value)
 

@@ -191,7 +191,7 @@ class Segmenting(QObject):
             "probabilities",
             # Class 1 is what remains; the others are looked at one by one.
             arrays[1],
-            **_leading_axis(choice),
+            **layers.class_grid_of(choice.layer),
         )
         self._probabilities.visible = False
 
@@ -213,25 +213,3 @@ def _opened(folder: str, target: str) -> LazyArray:
         return open_lazy(f"{folder}/0", capacity)
     except (OSError, ValueError):
         return open_lazy(f"{target}/0", capacity)
-
-
-def _leading_axis(choice: VolumeChoice) -> dict[str, Any]:
-    """Return a grid with an axis for the classes before Z."""
-    grid = layers.grid_of(choice.layer)
-    affine = np.eye(5)
-    affine[1:, 1:] = grid["affine"]
-    rotate = np.eye(4)
-    rotate[1:, 1:] = grid["rotate"]
-    shear = np.zeros((4, 4))
-    shear[1:, 1:][np.triu_indices(3, 1)] = grid["shear"]
-    more: dict[str, Any] = {
-        "scale": (1, *grid["scale"]),
-        "translate": (0, *grid["translate"]),
-        "rotate": rotate,
-        "shear": shear[np.triu_indices(4, 1)],
-        "affine": affine,
-        "units": ("pixel", *grid["units"]),
-    }
-    if "axis_labels" in grid:
-        more["axis_labels"] = ("class", *grid["axis_labels"])
-    return more

@@ -18,6 +18,7 @@ from napari_unet3d.engine.events import Segmented
 from napari_unet3d.io.layout import chunks_of
 from napari_unet3d.io.record import BlockRecord, differences
 
+from .doubts import warn, warn_of_little_memory
 from .progress import RemainingTime
 
 if TYPE_CHECKING:
@@ -157,18 +158,13 @@ def segment_resumably(
             record = None
     memory = task.memory() if record is None else record.memory
     if memory > task.memory() and not (record and record.is_complete):
-        print(
-            f"warning: the unfinished run took {memory / 2**30:.2g} GiB for a block, "
+        warn(
+            f"the unfinished run took {memory / 2**30:.2g} GiB for a block, "
             f"{task.memory() / 2**30:.2g} GiB are meant to be taken now; if memory "
-            "runs out, go on with fewer blocks at a time, or begin anew with --restart",
-            file=sys.stderr,
+            "runs out, go on with fewer blocks at a time, or begin anew with --restart"
         )
-    if record is None and memory < (least := task.least_memory()):
-        print(
-            f"warning: {memory / 2**30:g} GiB of memory are too few: the smallest "
-            f"blocks take about {least / 2**30:.2g} GiB, and that is used",
-            file=sys.stderr,
-        )
+    if record is None:
+        warn_of_little_memory(task)
     at_once = task.at_once if record is None else record.at_once
     blocks = task.plan(memory, at_once)
     if record is not None and record.blocks != len(blocks):
@@ -255,6 +251,9 @@ def _kept(
             if volume.is_mine:
                 volume.discard()
                 record.remove()
+        raise error
+    if not all(volume.is_mine for volume in volumes):
+        # Damaged, or of another run: the same command would not go on either.
         raise error
     state = f"{len(record.finished)} of {record.blocks} blocks are finished"
     if isinstance(error, OutOfMemoryError):

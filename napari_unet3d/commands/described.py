@@ -1,13 +1,9 @@
-"""What the outputs of a segmentation say of themselves, and whether its image fits."""
+"""What the outputs of a segmentation say of themselves."""
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from napari_unet3d.io.units import converted
 
 if TYPE_CHECKING:
     from napari_unet3d.engine.checkpoint import Checkpoint
@@ -41,28 +37,3 @@ def _colors(checkpoint: Checkpoint) -> list[list[float]] | None:
     if not colors or not all(re.fullmatch(r"#[0-9a-fA-F]{6}", c) for c in colors):
         return None
     return [[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]
-
-
-def warn_of_spacing(checkpoint: Checkpoint, volume: Volume) -> None:
-    """Tell where voxels have another size or shape than those of the training."""
-    trained, spacing = checkpoint.model.spacing, volume.spacing
-    if trained is None or spacing is None:
-        return
-    if checkpoint.unit and volume.unit:
-        spacing = converted(spacing, volume.unit, checkpoint.unit)
-    if trained == (1, 1, 1) and not checkpoint.unit:
-        # Nothing was known but that voxels are cubes.
-        z, y, x = (length / min(spacing) for length in spacing)
-        spacing = z, y, x
-    ratios = [a / b for a, b in zip(spacing, trained, strict=True)]
-    if max(ratios) > 1.25 or min(ratios) < 0.8:
-        print(
-            f"warning: {volume.source} has a spacing of {_shown(spacing)} but the "
-            f"model was trained at {_shown(trained)} {checkpoint.unit}".rstrip()
-            + "; resample the image for a better segmentation",
-            file=sys.stderr,
-        )
-
-
-def _shown(spacing: Sequence[float]) -> str:
-    return " × ".join(f"{value:g}" for value in spacing)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_unet3d.engine import Annotation, TrainingVolume
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import Volume, open_image, read_labels
@@ -61,12 +59,6 @@ def open_pair(pair: Pair, data: DataConfig) -> tuple[TrainingVolume, str]:
 def label_axes(axes: str | None) -> str | None:
     """Return the axes of labels that go with an image of some axes."""
     return None if axes is None else axes.upper().replace("C", "")
-
-
-def absent_classes(volumes: list[TrainingVolume]) -> list[int]:
-    """List the classes below the largest that are labelled nowhere."""
-    present = {int(k) for v in volumes for k in np.unique(v.annotation.labels)}
-    return sorted(set(range(1, max(present, default=0))) - present)
 
 
 def _volume(

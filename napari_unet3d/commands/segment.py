@@ -21,7 +21,8 @@ from napari_unet3d.io.unfinished import UnfinishedVolume
 from . import on_workers, selection
 from .blocks import Task, segment_all, segment_resumably
 from .concurrent_blocks import on_devices, task_on_devices
-from .described import descriptions, warn_of_spacing
+from .described import descriptions
+from .doubts import warn_of_little_memory, warn_of_spacing
 from .files import check_outputs, expanded
 from .flags import add_flags, given_flags
 from .on_workers import Files, workers
@@ -218,12 +219,13 @@ def _segment_at_once(
         ]
         segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
         carry_out = on_devices(segmenter)
+        task = task_on_devices(segmenter, chosen or Selection(), len(outputs) > 1)
+        warn_of_little_memory(task)
         if chosen is None and carry_out is None:
             report = RemainingTime()
             for event in segmenter.run(*arrays):
                 report(event)
         else:
-            task = task_on_devices(segmenter, chosen or Selection(), len(outputs) > 1)
             blocks = task.plan(task.memory(), task.at_once)
             steps = (carry_out or segment_all)(task, blocks, *arrays)
             with closing(steps):

@@ -18,10 +18,11 @@ from napari_unet3d.engine.ranks import ALONE, Ranks
 from napari_unet3d.io.replacing import remove, temporary_beside
 
 from .devices import train_on_devices
+from .doubts import warn_of_different_spacings, warn_of_labels
 from .files import check_outputs, check_writable, expanded, make_folder
 from .flags import add_flags, given_flags
 from .history import History
-from .inputs import absent_classes, open_pair
+from .inputs import open_pair
 from .interruption import stopped_by_signals
 from .progress import Reporter
 from .resuming import check_same_network, settings_of
@@ -154,7 +155,9 @@ def train(
         ranks=ranks,
     )
     n_classes = trainer.model.n_classes or 0
-    _check_classes(config, trainer)
+    _check_class_names(config, n_classes)
+    warn_of_labels(trainer.data.volumes)
+    warn_of_different_spacings(training, units)
     check_tests(config, trainer.model.in_channels or 1)
     history = None
     if config.output.log_dir and ranks.rank == 0:
@@ -253,23 +256,13 @@ def _opened(config: RunConfig, pairs: tuple[Pair, ...]) -> tuple[list[Any], list
     return [volume for volume, _ in opened], [unit for _, unit in opened]
 
 
-def _check_classes(config: RunConfig, trainer: Trainer) -> None:
-    names, count = config.data.class_names, trainer.model.n_classes or 0
-    if len(names) > count:
+def _check_class_names(config: RunConfig, n_classes: int) -> None:
+    names = config.data.class_names
+    if len(names) > n_classes:
         raise EngineError(
             f"{len(names)} --class-names are given ({', '.join(names)}), but the "
-            f"labels have {count} classes; leave out some, or give --n-classes "
+            f"labels have {n_classes} classes; leave out some, or give --n-classes "
             f"{len(names)}"
-        )
-    volumes = list(trainer.data.volumes)
-    for volume in volumes:
-        if not len(volume.annotation):
-            _warn(f"nothing is labelled in {volume.name}; it teaches nothing")
-    if absent := absent_classes(volumes):
-        _warn(
-            f"no voxel has the label {' or '.join(map(str, absent))}, though labels go "
-            f"up to {max(v.annotation.n_classes for v in volumes)}; number the classes "
-            "1, 2, 3, ... if that is not meant"
         )
 
 
@@ -283,7 +276,3 @@ def _rescued(trainer: Trainer, model: Path, error: SaveError) -> EngineError:
             "move it from there"
         )
     return error
-
-
-def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr)

@@ -7,7 +7,7 @@ wrong value is refused wherever it comes from.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -15,8 +15,11 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -25,9 +28,22 @@ Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 Spacing = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
+def _refuse_boolean(kind: type, value: object, field: ValidationInfo) -> object:
+    """Refuse yes and no where a number is asked for: they would pass as 1 and 0."""
+    default = kind.__pydantic_fields__[field.field_name].default  # type: ignore[attr-defined]
+    if isinstance(value, bool) and not isinstance(default, bool):
+        raise PydanticCustomError("boolean", "Input should not be yes or no")
+    return value
+
+
+_NO_BOOLEANS: Any = field_validator("*", mode="before")(classmethod(_refuse_boolean))
+
+
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
     """What the network is; `None` means chosen from data and device."""
+
+    _no_booleans = _NO_BOOLEANS
 
     in_channels: PositiveInt | None = Field(
         default=None, description="Channels of the image (default: those of the image)"
@@ -85,6 +101,8 @@ class ModelConfig:
 class AugmentationConfig:
     """How training patches are varied (section 3.1 of the paper)."""
 
+    _no_booleans = _NO_BOOLEANS
+
     warp_probability: float = Field(
         default=0.5,
         ge=0,
@@ -141,6 +159,8 @@ class AugmentationConfig:
 @dataclass(frozen=True, config=_STRICT)
 class TrainingConfig:
     """How the network is trained."""
+
+    _no_booleans = _NO_BOOLEANS
 
     minutes: PositiveFloat | None = Field(
         default=None,
@@ -252,6 +272,8 @@ class TrainingConfig:
 class ParallelConfig:
     """Who trains; not a part of the model, as anybody may go on with it."""
 
+    _no_booleans = _NO_BOOLEANS
+
     devices: int = Field(
         default=1,
         ge=1,
@@ -264,6 +286,8 @@ class ParallelConfig:
 @dataclass(frozen=True, config=_STRICT)
 class SegmentationConfig:
     """How a volume is segmented."""
+
+    _no_booleans = _NO_BOOLEANS
 
     weights: Literal["best", "average", "latest"] = Field(
         default="best",

@@ -144,7 +144,8 @@ def check_finite(values: NDArray[Any], first: int) -> None:
     bad = (~np.isfinite(values)).sum(axis=(0, 2, 3))
     k = int(np.flatnonzero(bad)[0])
     raise EngineError(
-        f"slice {first + k} of the image has {bad[k]} values that are NaN or infinite; "
+        f"slice {first + k} of the image has {bad[k]} values that are NaN, infinite or "
+        "beyond the largest float32; "
         "replace them, for instance with numpy.nan_to_num"
     )
 

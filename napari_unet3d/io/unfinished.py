@@ -99,8 +99,12 @@ class UnfinishedVolume:
         from .ome_zarr import ERRORS, reopen
 
         self._claim()
-        with unreadable(str(self.folder), ERRORS, "zarr"):
-            self._writer = reopen(self.folder, self._layout)
+        try:
+            with unreadable(str(self.folder), ERRORS, "zarr"):
+                self._writer = reopen(self.folder, self._layout)
+        except EngineError as error:
+            sentence = str(error).rstrip(".")
+            raise EngineError(f"{sentence}, or begin anew with --restart.") from error
         found = self._writer.array
         assert found is not None
         wanted = (self._layout.shape, self._layout.dtype)

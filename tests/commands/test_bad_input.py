@@ -83,8 +83,8 @@ def test_labels(change, sentence, altered, refused):
     ("change", "sentence"),
     [
         (lambda x: x[8], "altered.tif is 2D (shape (28, 30), axes YX); a volume with"),
-        (put(np.nan, 3, 4, 5), "slice 3 of the image has 1 values that are NaN or inf"),
-        (put(-np.inf, 5), "slice 5 of the image has 840 values that are NaN or inf"),
+        (put(np.nan, 3, 4, 5), "slice 3 of the image has 1 values that are NaN, inf"),
+        (put(-np.inf, 5), "slice 5 of the image has 840 values that are NaN, inf"),
         (lambda x: 0 * x + 7, "the same value 7 everywhere; choose another image"),
     ],
 )
@@ -124,6 +124,43 @@ def test_classes_that_are_not_counted_up_bring_a_warning(altered, program):
     result = program(*train(labels="altered.tif"))
     assert result.status == 0
     assert "warning: no voxel has the label 2, though labels go up to 3;" in result.err
+
+
+def test_many_absent_classes_are_not_all_listed(altered, program):
+    altered("a_sparse.tif", lambda x: np.where(x == 2, 200, x))
+    result = program(*train(labels="altered.tif"))
+    assert (
+        "no voxel has the label 2, 4, 5, 6, 7, 8, 9, 10 and 189 others," in result.err
+    )
+
+
+def test_volumes_of_other_spacing_bring_a_warning(work, program):
+    for name, size in (("c.tif", 1000.0), ("d.tif", 3.0)):
+        tifffile.imwrite(
+            name,
+            tifffile.imread("b.tif"),
+            imagej=True,
+            resolution=(1 / size, 1 / size),
+            metadata={
+                "axes": "ZYX",
+                "unit": "nm" if size > 100 else "um",
+                "spacing": size,
+            },
+        )
+
+    def with_c(name):
+        more = ("--image", name, "--labels", "b_sparse.tif")
+        return program(*train(*more, image="c.tif", labels="b_sparse.tif"))
+
+    result = with_c("d.tif")
+    assert result.status == 0
+    # An image without a spacing is taken as it is.
+    same = with_c("b.tif")
+    assert "spacing" not in same.err
+    assert (
+        "warning: d.tif has a spacing of 3 × 3 × 3 micrometer but c.tif one of 1000 × "
+        "1000 × 1000 nanometer; the network is made for that one:" in result.err
+    )
 
 
 def test_a_volume_without_labels_among_others_brings_a_warning(work, program):

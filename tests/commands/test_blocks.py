@@ -275,9 +275,13 @@ def test_a_damaged_record_is_a_sentence(text, interrupted, work, program, refuse
     assert program(*FILES, *OUTPUTS, *SMALL, "--restart").status == 0
 
 
-def test_a_damaged_output_is_a_sentence(interrupted, work, refused):
+def test_a_damaged_output_is_a_sentence(interrupted, work, refused, program):
     (work / "seg.ome.zarr.unfinished/0/zarr.json").write_text("{")
-    assert "seg.ome.zarr.unfinished cannot be read" in refused(*FILES, *OUTPUTS)
+    line = refused(*FILES, *OUTPUTS)
+    assert "seg.ome.zarr.unfinished cannot be read" in line
+    assert "or begin anew with --restart" in line
+    assert "repeat the command" not in line
+    assert program(*FILES, *OUTPUTS, *SMALL, "--restart").status == 0
 
 
 def test_an_unfinished_output_that_is_gone_is_begun_anew(interrupted, work, program):

@@ -76,6 +76,8 @@ def test_settings_cannot_be_changed(kind):
             r"unknown field augmentation.noize; did you mean noise\?",
         ),
         (TrainingConfig, {"steps": 0}, "steps: input should be greater than 0, got 0"),
+        (TrainingConfig, {"steps": True}, "steps: input should not be yes or no"),
+        (ModelConfig, {"shortcut": False}, "shortcut: input should not be yes or no"),
         (TrainingConfig, {"steps": "a"}, "steps: .* valid integer.*, got 'a'"),
         (TrainingConfig, {"learning_rate": float("nan")}, "learning_rate: .*got nan"),
         (TrainingConfig, {"loss": "mse"}, "loss: .*'cross_entropy'.*, got 'mse'"),

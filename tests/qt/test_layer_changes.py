@@ -185,6 +185,20 @@ def test_a_corrected_scale_counts(driver, ball, said):
     assert driver.controller.summary.spacing == (5, 1, 1)
 
 
+def test_probabilities_follow_a_corrected_scale(driver, ball):
+    driver.start(ball[1])
+    driver.widget.training.stop_button.click()
+    driver.wait(lambda: driver.phase == "idle")
+    driver.widget.segmenting.probabilities.setChecked(True)
+    driver.press(driver.widget.segmenting.segment_button)
+    driver.wait(lambda: driver.phase == "idle")
+    image = driver.viewer.layers["ball"]
+    image.scale, image.translate = (5, 1, 1), (3, 0, 0)
+    probabilities = driver.viewer.layers["ball probabilities"]
+    assert tuple(probabilities.scale) == (1, 5, 1, 1)
+    assert tuple(probabilities.translate) == (0, 3, 0, 0)
+
+
 def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
     driver, ball, said, monkeypatch
 ):
