@@ -26,7 +26,7 @@ from episodes import (
     draw_episode,
     gathered,
 )
-from pretrain import EpisodeNorm, Learner, loss_of_rest, told
+from learner import EpisodeNorm, Learner, loss_of_rest, told
 from synthetic_volumes import random_volume
 
 SHAPE = (20, 28, 24)

@@ -1,0 +1,122 @@
+"""What may be a mistake, and is told without being refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unet3d.io.units import converted
+
+if TYPE_CHECKING:
+    from napari_unet3d.engine import TrainingVolume
+    from napari_unet3d.engine.checkpoint import Checkpoint
+    from napari_unet3d.engine.config import Spacing
+    from napari_unet3d.io import Volume
+
+    from .blocks import Task
+
+SPACING_TOLERANCE = 1.25
+"""Ratio of two voxel sizes from which on they are different."""
+
+MOST_NAMED = 8
+"""Labels that are named one by one."""
+
+
+def warn(sentence: str) -> None:
+    """Tell something that the person may not have meant."""
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def warn_of_labels(volumes: Sequence[TrainingVolume]) -> None:
+    """Tell which volumes teach nothing, and which classes nobody has painted."""
+    for volume in volumes:
+        if not len(volume.annotation):
+            warn(f"nothing is labelled in {volume.name}; it teaches nothing")
+    present = {int(k) for v in volumes for k in np.unique(v.annotation.labels)}
+    highest = max((v.annotation.n_classes for v in volumes), default=0)
+    if absent := sorted(set(range(1, highest)) - present):
+        warn(
+            f"no voxel has the label {_listed(absent)}, though labels go up to "
+            f"{highest}; number the classes 1, 2, 3, ... if that is not meant"
+        )
+
+
+def warn_of_different_spacings(
+    volumes: Sequence[TrainingVolume], units: Sequence[str]
+) -> None:
+    """Tell where voxels have another size than those of the first volume that has one.
+
+    Parameters
+    ----------
+    volumes : sequence of TrainingVolume
+        Trained on together.
+    units : sequence of str
+        Of their spacings, empty where unknown.
+    """
+    known = [
+        (v, v.spacing, unit)
+        for v, unit in zip(volumes, units, strict=True)
+        if v.spacing is not None
+    ]
+    if not known:
+        return
+    first, wanted, wanted_unit = known[0]
+    for volume, spacing, unit in known[1:]:
+        if not _alike(_in_unit(spacing, unit, wanted_unit), wanted):
+            warn(
+                f"{volume.name} has a spacing of {_shown(spacing)} {unit}".rstrip()
+                + f" but {first.name} one of {_shown(wanted)} {wanted_unit}".rstrip()
+                + "; the network is made for that one: resample one of them, or "
+                "correct what its file says"
+            )
+
+
+def warn_of_spacing(checkpoint: Checkpoint, volume: Volume) -> None:
+    """Tell where voxels have another size or shape than those of the training."""
+    trained, spacing = checkpoint.model.spacing, volume.spacing
+    if trained is None or spacing is None:
+        return
+    spacing = _in_unit(spacing, volume.unit or "", checkpoint.unit)
+    if trained == (1, 1, 1) and not checkpoint.unit:
+        # Nothing was known but that voxels are cubes.
+        z, y, x = (length / min(spacing) for length in spacing)
+        spacing = z, y, x
+    if not _alike(spacing, trained):
+        warn(
+            f"{volume.source} has a spacing of {_shown(spacing)} but the "
+            f"model was trained at {_shown(trained)} {checkpoint.unit}".rstrip()
+            + "; resample the image for a better segmentation"
+        )
+
+
+def warn_of_little_memory(task: Task) -> None:
+    """Tell where less memory is allowed than the smallest blocks take."""
+    memory, least = task.memory(), task.least_memory()
+    if memory < least:
+        warn(
+            f"{memory / 2**30:g} GiB of memory are too few: the smallest blocks take "
+            f"about {least / 2**30:.2g} GiB, and that is used"
+        )
+
+
+def _in_unit(spacing: Spacing, unit: str, wanted: str) -> Spacing:
+    return converted(spacing, unit, wanted) if unit and wanted else spacing
+
+
+def _alike(spacing: Spacing, other: Spacing) -> bool:
+    ratios = [a / b for a, b in zip(spacing, other, strict=True)]
+    return max(ratios) <= SPACING_TOLERANCE and min(ratios) >= 1 / SPACING_TOLERANCE
+
+
+def _listed(labels: Sequence[int]) -> str:
+    shown = [str(label) for label in labels[:MOST_NAMED]]
+    if len(labels) > MOST_NAMED:
+        return f"{', '.join(shown)} and {len(labels) - MOST_NAMED} others"
+    return " or ".join(shown)
+
+
+def _shown(spacing: Sequence[float]) -> str:
+    return " × ".join(f"{value:g}" for value in spacing)
