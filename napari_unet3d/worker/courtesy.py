@@ -25,6 +25,11 @@ BRIEFLY = 0.05
 AFTERGLOW = 1.0
 """Seconds with fewer threads after the person was busy."""
 
+NICENESS = 10
+"""Steps below the viewer's priority. With the lowest, 19, the worker did not even start
+within two minutes beside programs that kept all cores busy, and the viewer was no more
+fluent."""
+
 
 class Courteous:
     """Wait while the person is busy, and take fewer threads for a while after that.
@@ -91,12 +96,12 @@ class Courteous:
 
 
 def step_back() -> None:
-    """Give this process the lowest priority.
+    """Give this process a low priority.
 
     On Windows it is started with a low one.
     """
     if sys.platform != "win32":
-        os.nice(19)
+        os.nice(NICENESS)
 
 
 def slowed_by() -> str:

@@ -67,9 +67,9 @@ def test_paint_train_preview_segment_save_load(driver, ball, tmp_path, said):
     assert sum("segmentation" in layer.name for layer in viewer.layers) == 1
 
 
-def test_pause_resume_and_the_end_of_a_training(driver, ball, said):
+def test_pause_resume_and_the_end_of_a_training(driver, ball, said, monkeypatch):
     driver.start(ball[1], steps=60)
-    widget = driver.widget
+    widget, pace = driver.widget, driver.controller.pace
     widget.training.pause_button.click()
     driver.wait(lambda: driver.phase == "paused")
     assert widget.training.pause_button.text() == "Resume"
@@ -77,8 +77,12 @@ def test_pause_resume_and_the_end_of_a_training(driver, ball, said):
     step = driver.controller.state.step
     driver.qtbot.wait(300)
     assert driver.controller.state.step == step
+    resets, reset = [], pace.reset
+    monkeypatch.setattr(pace, "reset", lambda: resets.append(driver.phase) or reset())
     widget.training.pause_button.click()
     driver.wait(lambda: driver.phase == "idle")
+    # The pause is not taken for slow steps.
+    assert resets == ["training"]
     assert driver.controller.state.step == 60
     assert any(s.startswith("The training has finished after 60 steps") for s in said)
 

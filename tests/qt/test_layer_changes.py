@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 from napari.layers import Image
 from napari.layers._source import Source
 
@@ -12,6 +13,22 @@ from napari_unet3d._qt.copying import Copy
 from napari_unet3d.engine import EngineError
 
 from .conftest import Driver
+
+
+@pytest.fixture
+def copying(monkeypatch):
+    """Return an event that holds up images on their way to the worker while clear."""
+    may_go_on = threading.Event()
+    may_go_on.set()
+    run = Copy.run
+
+    def held_up(copy):
+        may_go_on.wait(30)
+        run(copy)
+
+    monkeypatch.setattr(Copy, "run", held_up)
+    yield may_go_on
+    may_go_on.set()
 
 
 def test_boxes_follow_the_names_of_the_layers(driver, ball):
@@ -149,6 +166,27 @@ def test_the_voxels_of_a_replaced_image_are_not_used_again(driver, ball):
     assert [known.layer for known in controller.transfer.choices()] == [first]
 
 
+def test_a_training_keeps_its_image_where_another_is_chosen_meanwhile(
+    driver, ball, copying
+):
+    controller, data = driver.controller, driver.widget.data
+    driver.tiny()
+    data.new.click()
+    driver.paint(ball[1], 8, 12, 16)
+    mine = controller.project
+    copying.clear()
+    driver.press(driver.widget.training.train_button)
+    driver.viewer.add_image(ball[0] + 1, name="other")
+    data.images.setCurrentIndex(data.images.findText("other"))
+    assert controller.project != mine
+    copying.set()
+    driver.trained(1)
+    assert controller.model_file == mine.model
+    driver.press(driver.widget.training.stop_button)
+    driver.wait(lambda: driver.phase == "idle")
+    assert mine.model.exists()
+
+
 def test_images_that_were_only_looked_at_do_not_stay_in_memory(driver, ball):
     driver.start(ball[1])
     driver.press(driver.widget.training.stop_button)
@@ -200,7 +238,7 @@ def test_probabilities_follow_a_corrected_scale(driver, ball):
 
 
 def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
-    driver, ball, said, monkeypatch
+    driver, ball, said, copying, monkeypatch
 ):
     driver.start(ball[1])
     driver.widget.training.stop_button.click()
@@ -208,14 +246,7 @@ def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
     # Which the segmentation does not put aside.
     driver.widget.preview.uncertainty.setChecked(True)
     driver.viewer.layers["ball"].scale = (5, 1, 1)
-    let_through = threading.Event()
-    copied = Copy.run
-
-    def held_up(copy):
-        let_through.wait(30)
-        copied(copy)
-
-    monkeypatch.setattr(Copy, "run", held_up)
+    copying.clear()
     client, asked = driver.controller.client, []
     request = client.request_preview
     monkeypatch.setattr(
@@ -226,7 +257,7 @@ def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
     driver.viewer.dims.set_current_step(0, 3)
     driver.qtbot.wait(300)
     assert not asked
-    let_through.set()
+    copying.set()
     driver.wait(lambda: bool(asked) and driver.phase == "idle")
     assert not [s for s in said if "There is no volume" in s]
 
