@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from .classes import MAX_CLASSES, classes_of, extended, set_classes
+from .annotation_tools import remove_label
+from .classes import MAX_CLASSES, classes_of, extended, set_classes, with_class, without
 from .watching import AnnotationWatch
 
 if TYPE_CHECKING:
@@ -14,9 +17,24 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from .annotation_scan import Changes, Labelled
-    from .classes import Classes
+    from .classes import Classes, LabelClass
     from .projects import Project
     from .volumes import VolumeChoice
+
+
+MOST_REMOVALS = 16
+"""Removed classes whose names are remembered for an undo."""
+
+
+@dataclass
+class _Removal:
+    """A class that was removed; undoing that brings its labels back."""
+
+    label: int
+    removed: LabelClass
+    before: Labelled
+    after: Labelled
+    is_undone: bool = False
 
 
 class AnnotatedVolume(QObject):
@@ -64,6 +82,7 @@ class AnnotatedVolume(QObject):
         self._watch.painting.connect(self.painting)
         self._watch.reshaped.connect(self.reshaped)
         self._complained = 0
+        self._removals: deque[_Removal] = deque(maxlen=MOST_REMOVALS)
         self.set_classes(classes_of(layer, classes))
         self._watch.watch(layer)
 
@@ -81,6 +100,15 @@ class AnnotatedVolume(QObject):
         self.classes = classes
         set_classes(self.layer, classes)
         self.classes_changed.emit(self)
+
+    def remove_class(self, label: int) -> None:
+        """Erase a class; those behind it move up. Undo brings its name back too."""
+        before, removed = self.look(), self.classes[label - 1]
+        remove_label(self.layer, label)
+        self.set_classes(without(self.classes, label))
+        after = self.look()
+        if not after.same_as(before):  # else there is nothing to undo
+            self._removals.append(_Removal(label, removed, before, after))
 
     def complain(self) -> None:
         """Say once which label is of no use."""
@@ -100,8 +128,27 @@ class AnnotatedVolume(QObject):
         return int(self.labelled.labels.max(initial=0))
 
     def _on_changed(self, changes: Changes, labelled: Labelled) -> None:
+        self._follow_undo(labelled)
         # A label that was painted without a class gets one.
         if self._largest() > len(self.classes):
             self.set_classes(extended(self.classes, self._largest()))
         self.complain()
         self.changed.emit(self, changes)
+
+    def _follow_undo(self, labelled: Labelled) -> None:
+        """Bring the names of removed classes back, or take them away again."""
+        removals = list(self._removals)
+        for k, removal in enumerate(removals):
+            if removal.is_undone and labelled.same_as(removal.after):
+                for each in removals[: k + 1]:
+                    if each.is_undone:
+                        self.set_classes(without(self.classes, each.label))
+                        each.is_undone = False
+                return
+            if not removal.is_undone and labelled.same_as(removal.before):
+                for each in reversed(removals[k:]):
+                    if not each.is_undone:
+                        restored = with_class(self.classes, each.label, each.removed)
+                        self.set_classes(restored)
+                        each.is_undone = True
+                return

@@ -143,5 +143,10 @@ def without(classes: Classes, label: int) -> Classes:
     return classes[: label - 1] + classes[label:]
 
 
+def with_class(classes: Classes, label: int, added: LabelClass) -> Classes:
+    """Return the classes after one was put in; those from there on move down."""
+    return (*classes[: label - 1], added, *classes[label - 1 :])
+
+
 def _transparent() -> np.ndarray:
     return np.zeros(4)

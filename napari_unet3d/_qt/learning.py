@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from . import annotation_tools
 from .annotated_volume import AnnotatedVolume
-from .classes import without
 from .layers import is_annotation_for
 from .sentences import doubt_about_spacing, why_not_together
 from .state import OtherVolume
@@ -121,8 +119,7 @@ class Learning(QObject):
         """Erase a class in all layers that share it; those behind it move up."""
         for volume in self._sharing(choice):
             if label <= len(volume.classes):
-                annotation_tools.remove_label(volume.layer, label)
-                volume.set_classes(without(volume.classes, label))
+                volume.remove_class(label)
 
     def look(self) -> None:
         """Look at all layers now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,6 +261,37 @@ def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
     copying.set()
     driver.wait(lambda: bool(asked) and driver.phase == "idle")
     assert not [s for s in said if "There is no volume" in s]
+
+
+def test_undo_brings_a_removed_class_back_with_its_name(driver, ball):
+    controller = driver.controller
+    driver.widget.data.new.click()
+    layer = driver.paint(ball[1], 8)
+    layer.data_setitem((np.array([2]), np.array([3]), np.array([4])), 3)
+    controller.learning.look()
+    names = ("background", "nucleus", "wall")
+    classes = zip(controller.annotating.classes, names, strict=True)
+    controller.edit_classes(tuple(replace(c, name=name) for c, name in classes))
+
+    def now():
+        controller.learning.look()
+        return [each.name for each in controller.annotating.classes], layer.data[
+            2, 3, 4
+        ]
+
+    controller.remove_class(2)
+    controller.remove_class(1)
+    assert now() == (["wall"], 1)
+    layer.undo()
+    assert now() == (["background", "wall"], 2)
+    layer.undo()
+    assert now() == (["background", "nucleus", "wall"], 3)
+    layer.redo()
+    layer.redo()
+    assert now() == (["wall"], 1)
+    layer.undo()
+    layer.undo()
+    assert now() == (["background", "nucleus", "wall"], 3)
 
 
 def test_a_class_is_not_removed_while_it_is_learned(driver, ball, said):
