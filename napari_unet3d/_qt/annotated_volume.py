@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
-from .annotation_tools import remove_label
+from .annotation_tools import is_undone, remove_label
 from .classes import MAX_CLASSES, classes_of, extended, set_classes, with_class, without
 from .watching import AnnotationWatch
 
@@ -22,18 +21,14 @@ if TYPE_CHECKING:
     from .volumes import VolumeChoice
 
 
-MOST_REMOVALS = 16
-"""Removed classes whose names are remembered for an undo."""
-
-
 @dataclass
 class _Removal:
     """A class that was removed; undoing that brings its labels back."""
 
     label: int
     removed: LabelClass
-    before: Labelled
-    after: Labelled
+    change: object
+    """What the layer's history holds of it."""
     is_undone: bool = False
 
 
@@ -78,11 +73,12 @@ class AnnotatedVolume(QObject):
         self.ticked: bool | None = None
         """Whether to learn from it beside another; `None` before the person said."""
         self._watch = AnnotationWatch(viewer, self)
+        self._watch.looked.connect(self._follow_undo)
         self._watch.changed.connect(self._on_changed)
         self._watch.painting.connect(self.painting)
         self._watch.reshaped.connect(self.reshaped)
         self._complained = 0
-        self._removals: deque[_Removal] = deque(maxlen=MOST_REMOVALS)
+        self._removals: list[_Removal] = []
         self.set_classes(classes_of(layer, classes))
         self._watch.watch(layer)
 
@@ -103,12 +99,13 @@ class AnnotatedVolume(QObject):
 
     def remove_class(self, label: int) -> None:
         """Erase a class; those behind it move up. Undo brings its name back too."""
-        before, removed = self.look(), self.classes[label - 1]
-        remove_label(self.layer, label)
+        self.look()
+        if label > len(self.classes):
+            return
+        removed, change = self.classes[label - 1], remove_label(self.layer, label)
         self.set_classes(without(self.classes, label))
-        after = self.look()
-        if not after.same_as(before):  # else there is nothing to undo
-            self._removals.append(_Removal(label, removed, before, after))
+        if change is not None:
+            self._removals.append(_Removal(label, removed, change))
 
     def complain(self) -> None:
         """Say once which label is of no use."""
@@ -128,27 +125,23 @@ class AnnotatedVolume(QObject):
         return int(self.labelled.labels.max(initial=0))
 
     def _on_changed(self, changes: Changes, labelled: Labelled) -> None:
-        self._follow_undo(labelled)
         # A label that was painted without a class gets one.
         if self._largest() > len(self.classes):
             self.set_classes(extended(self.classes, self._largest()))
         self.complain()
         self.changed.emit(self, changes)
 
-    def _follow_undo(self, labelled: Labelled) -> None:
+    def _follow_undo(self) -> None:
         """Bring the names of removed classes back, or take them away again."""
-        removals = list(self._removals)
-        for k, removal in enumerate(removals):
-            if removal.is_undone and labelled.same_as(removal.after):
-                for each in removals[: k + 1]:
-                    if each.is_undone:
-                        self.set_classes(without(self.classes, each.label))
-                        each.is_undone = False
-                return
-            if not removal.is_undone and labelled.same_as(removal.before):
-                for each in reversed(removals[k:]):
-                    if not each.is_undone:
-                        restored = with_class(self.classes, each.label, each.removed)
-                        self.set_classes(restored)
-                        each.is_undone = True
-                return
+        states = [(each, is_undone(self.layer, each.change)) for each in self._removals]
+        self._removals = [each for each, undone in states if undone is not None]
+        for removal, undone in reversed(states):
+            if undone and not removal.is_undone:
+                # Classes may have been removed since that nothing was labelled with.
+                classes = extended(self.classes, removal.label - 1)
+                self.set_classes(with_class(classes, removal.label, removal.removed))
+                removal.is_undone = True
+        for removal, undone in states:
+            if undone is False and removal.is_undone:
+                self.set_classes(without(self.classes, removal.label))
+                removal.is_undone = False

@@ -51,12 +51,6 @@ class Labelled:
         """Voxels of each label; at every step of the slider they are asked for."""
         return np.bincount(self.labels, minlength=MAX_CLASSES + 1)
 
-    def same_as(self, other: Labelled) -> bool:
-        """Tell whether both label the same voxels alike."""
-        return np.array_equal(self.index, other.index) and np.array_equal(
-            self.labels, other.labels
-        )
-
     def voxels_of(self, label: int) -> int:
         """Count the voxels of a class."""
         return int(self.counts[label])

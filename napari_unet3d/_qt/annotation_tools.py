@@ -81,13 +81,34 @@ def replace_label(layer: Labels, old: int, new: int) -> int:
     return len(found[0])
 
 
-def remove_label(layer: Labels, label: int) -> None:
-    """Erase a class and let those behind it move up, as one undo step."""
+def remove_label(layer: Labels, label: int) -> object | None:
+    """Erase a class and let those behind it move up, as one undo step.
+
+    Returns
+    -------
+    object or None
+        For `is_undone`; none where no voxel was changed.
+    """
     found = _voxels(layer, lambda labels: labels >= label)
     values = np.asarray(layer.data[found])
     values = np.where(values == label, 0, values - 1).astype(values.dtype)
-    if len(values):
-        layer.data_setitem(found, values)
+    if not len(values):
+        return None
+    layer.data_setitem(found, values)
+    history = getattr(layer, "_undo_history", ())
+    return history[-1][-1] if history else None
+
+
+def is_undone(layer: Labels, change: object) -> bool | None:
+    """Tell whether a change is undone; none where it is past undo and redo.
+
+    napari does not tell of undo, and that labels are as they were does not mean that
+    something was undone. So the change is looked for in the layer's own history.
+    """
+    for name, undone in (("_undo_history", False), ("_redo_history", True)):
+        if any(part is change for item in getattr(layer, name, ()) for part in item):
+            return undone
+    return None
 
 
 def _voxels(

@@ -97,6 +97,8 @@ class Controller(Reactions):
         if self.transfer.cancel(TRAINING):
             self.state = state_changes.training_over(self.state)
             self.refresh()
+            # The worker may know the image no more, where its scale was corrected.
+            self.preview_if_possible()
             return
         self.client.stop()
         if self.state.phase in (Phase.TRAINING, Phase.PAUSED):

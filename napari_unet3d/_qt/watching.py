@@ -28,6 +28,8 @@ class AnnotationWatch(QObject):
 
     changed = Signal(object, object)
     """`Changes` since the last look, and everything `Labelled` now."""
+    looked = Signal()
+    """Before that, and also where nothing has changed."""
     reshaped = Signal()
     """The layer has got data of another shape."""
     painting = Signal()
@@ -133,6 +135,7 @@ class AnnotationWatch(QObject):
         if labelled.shape != self.labelled.shape:
             self.reshaped.emit()
             return
+        self.looked.emit()
         changes = changes_between(self.labelled, labelled)
         self.labelled = labelled
         if len(changes) or labelled.unusable:

@@ -17,6 +17,7 @@ from napari_unet3d.engine.errors import EngineError, OutOfMemoryError
 from napari_unet3d.engine.events import Segmented
 from napari_unet3d.io.layout import chunks_of
 from napari_unet3d.io.record import BlockRecord, differences
+from napari_unet3d.io.unfinished import DamagedOutputError
 
 from .doubts import warn, warn_of_little_memory
 from .progress import RemainingTime
@@ -246,14 +247,13 @@ def _kept(
     record: BlockRecord, volumes: Sequence[UnfinishedVolume], error: BaseException
 ) -> NoReturn:
     """Say what is kept of a run that ends early; nothing, if no block is finished."""
+    if isinstance(error, DamagedOutputError):
+        raise EngineError(f"{error}; begin anew with --restart") from error
     if not record.finished:
         for volume in volumes:
             if volume.is_mine:
                 volume.discard()
                 record.remove()
-        raise error
-    if not all(volume.is_mine for volume in volumes):
-        # Damaged, or of another run: the same command would not go on either.
         raise error
     state = f"{len(record.finished)} of {record.blocks} blocks are finished"
     if isinstance(error, OutOfMemoryError):

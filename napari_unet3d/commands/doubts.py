@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unet3d.io.units import converted
+from napari_unet3d.io.units import converted, known_unit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_unet3d.engine import TrainingVolume
-    from napari_unet3d.engine.checkpoint import Checkpoint
     from napari_unet3d.engine.config import Spacing
-    from napari_unet3d.io import Volume
 
     from .blocks import Task
 
@@ -44,51 +44,44 @@ def warn_of_labels(volumes: Sequence[TrainingVolume]) -> None:
         )
 
 
-def warn_of_different_spacings(
-    volumes: Sequence[TrainingVolume], units: Sequence[str]
+def warn_of_spacing(
+    name: str | Path,
+    spacing: Spacing | None,
+    unit: str,
+    trained: Spacing | None,
+    trained_unit: str,
+    remedy: str = "resample the image for a better segmentation",
 ) -> None:
-    """Tell where voxels have another size than those of the first volume that has one.
+    """Tell where voxels have another size or shape than those of the training.
 
     Parameters
     ----------
-    volumes : sequence of TrainingVolume
-        Trained on together.
-    units : sequence of str
-        Of their spacings, empty where unknown.
+    name : str or path
+        Of the image.
+    spacing, unit : Spacing, str
+        Of the image; nothing where unknown.
+    trained, trained_unit : Spacing, str
+        Of the model; likewise.
+    remedy : str
+        What to do.
     """
-    known = [
-        (v, v.spacing, unit)
-        for v, unit in zip(volumes, units, strict=True)
-        if v.spacing is not None
-    ]
-    if not known:
-        return
-    first, wanted, wanted_unit = known[0]
-    for volume, spacing, unit in known[1:]:
-        if not _alike(_in_unit(spacing, unit, wanted_unit), wanted):
-            warn(
-                f"{volume.name} has a spacing of {_shown(spacing)} {unit}".rstrip()
-                + f" but {first.name} one of {_shown(wanted)} {wanted_unit}".rstrip()
-                + "; the network is made for that one: resample one of them, or "
-                "correct what its file says"
-            )
-
-
-def warn_of_spacing(checkpoint: Checkpoint, volume: Volume) -> None:
-    """Tell where voxels have another size or shape than those of the training."""
-    trained, spacing = checkpoint.model.spacing, volume.spacing
     if trained is None or spacing is None:
         return
-    spacing = _in_unit(spacing, volume.unit or "", checkpoint.unit)
-    if trained == (1, 1, 1) and not checkpoint.unit:
+    if unit and trained_unit and unit != trained_unit:
+        one, other = known_unit(unit), known_unit(trained_unit)
+        if one is None or other is None:
+            # A model's may be any that napari knows.
+            return
+        spacing = converted(spacing, one, other)
+    if trained == (1, 1, 1) and not trained_unit:
         # Nothing was known but that voxels are cubes.
         z, y, x = (length / min(spacing) for length in spacing)
         spacing = z, y, x
     if not _alike(spacing, trained):
         warn(
-            f"{volume.source} has a spacing of {_shown(spacing)} but the "
-            f"model was trained at {_shown(trained)} {checkpoint.unit}".rstrip()
-            + "; resample the image for a better segmentation"
+            f"{name} has a spacing of {_shown(spacing)} but the model was trained at "
+            f"{_shown(trained)} {trained_unit}".rstrip()
+            + f"; {remedy}"
         )
 
 
@@ -100,10 +93,6 @@ def warn_of_little_memory(task: Task) -> None:
             f"{memory / 2**30:g} GiB of memory are too few: the smallest blocks take "
             f"about {least / 2**30:.2g} GiB, and that is used"
         )
-
-
-def _in_unit(spacing: Spacing, unit: str, wanted: str) -> Spacing:
-    return converted(spacing, unit, wanted) if unit and wanted else spacing
 
 
 def _alike(spacing: Spacing, other: Spacing) -> bool:

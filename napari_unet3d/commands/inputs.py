@@ -10,6 +10,8 @@ from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import Volume, open_image, read_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .settings import DataConfig, Pair
 
 MOST_LIKELY_CLASSES = 32
@@ -59,6 +61,12 @@ def open_pair(pair: Pair, data: DataConfig) -> tuple[TrainingVolume, str]:
 def label_axes(axes: str | None) -> str | None:
     """Return the axes of labels that go with an image of some axes."""
     return None if axes is None else axes.upper().replace("C", "")
+
+
+def unit_of_first(volumes: Sequence[TrainingVolume], units: Sequence[str]) -> str:
+    """Return the unit of the first spacing that is known, which is the network's."""
+    pairs = zip(volumes, units, strict=True)
+    return next((unit for volume, unit in pairs if volume.spacing), "")
 
 
 def _volume(

@@ -21,6 +21,7 @@ _SENTENCES = {
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "finite_number": "must be a number that is not infinite",
+    "boolean": "must not be yes or no",
     "bool_parsing": "must be yes or no",
     "bool_type": "must be yes or no",
     "string_type": "must be text",

@@ -153,7 +153,13 @@ def segment_file(
     config = config or SegmentationConfig()
     checkpoint = load(expanded(model))
     volume = open_image(image, axes=axes, channels=channels)
-    warn_of_spacing(checkpoint, volume)
+    warn_of_spacing(
+        volume.source,
+        volume.spacing,
+        volume.unit or "",
+        checkpoint.model.spacing,
+        checkpoint.unit,
+    )
     chosen = read_selection(volume.data.shape[1:], region, mask, skip_below, axes)
     selected, with_probabilities = chosen or Selection(), len(outputs) > 1
     if other is None:
@@ -219,13 +225,13 @@ def _segment_at_once(
         ]
         segmenter = Segmenter(checkpoint, volume.data, config, read_ahead=True)
         carry_out = on_devices(segmenter)
-        task = task_on_devices(segmenter, chosen or Selection(), len(outputs) > 1)
-        warn_of_little_memory(task)
         if chosen is None and carry_out is None:
             report = RemainingTime()
             for event in segmenter.run(*arrays):
                 report(event)
         else:
+            task = task_on_devices(segmenter, chosen or Selection(), len(outputs) > 1)
+            warn_of_little_memory(task)
             blocks = task.plan(task.memory(), task.at_once)
             steps = (carry_out or segment_all)(task, blocks, *arrays)
             with closing(steps):

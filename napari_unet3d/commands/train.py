@@ -18,11 +18,11 @@ from napari_unet3d.engine.ranks import ALONE, Ranks
 from napari_unet3d.io.replacing import remove, temporary_beside
 
 from .devices import train_on_devices
-from .doubts import warn_of_different_spacings, warn_of_labels
+from .doubts import warn_of_labels, warn_of_spacing
 from .files import check_outputs, check_writable, expanded, make_folder
 from .flags import add_flags, given_flags
 from .history import History
-from .inputs import open_pair
+from .inputs import open_pair, unit_of_first
 from .interruption import stopped_by_signals
 from .progress import Reporter
 from .resuming import check_same_network, settings_of
@@ -33,6 +33,8 @@ STOPPING = (
     b"stopping after this step and saving; a second time loses what was learned since "
     b"the last save\n"
 )
+
+RESAMPLE = "resample it, or correct what the file says"
 
 if TYPE_CHECKING:
     import argparse
@@ -150,14 +152,17 @@ def train(
         checkpoint=checkpoint,
         validation=validation,
         class_names=config.data.class_names,
-        unit=units[0],
+        unit="" if checkpoint else unit_of_first(training, units),
         save_to=model,
         ranks=ranks,
     )
     n_classes = trainer.model.n_classes or 0
     _check_class_names(config, n_classes)
     warn_of_labels(trainer.data.volumes)
-    warn_of_different_spacings(training, units)
+    if checkpoint or config.model.spacing is None:
+        for volume, unit in zip(training, units, strict=True):
+            network = trainer.model.spacing, trainer.unit
+            warn_of_spacing(volume.name, volume.spacing, unit, *network, RESAMPLE)
     check_tests(config, trainer.model.in_channels or 1)
     history = None
     if config.output.log_dir and ranks.rank == 0:

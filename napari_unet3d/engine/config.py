@@ -30,10 +30,17 @@ Spacing = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 def _refuse_boolean(kind: type, value: object, field: ValidationInfo) -> object:
     """Refuse yes and no where a number is asked for: they would pass as 1 and 0."""
-    default = kind.__pydantic_fields__[field.field_name].default  # type: ignore[attr-defined]
-    if isinstance(value, bool) and not isinstance(default, bool):
+    wanted = str(kind.__pydantic_fields__[field.field_name].annotation)  # type: ignore[attr-defined]
+    is_number = not any(name in wanted for name in ("bool", "Literal"))
+    if is_number and _holds_boolean(value):
         raise PydanticCustomError("boolean", "Input should not be yes or no")
     return value
+
+
+def _holds_boolean(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_holds_boolean, value))
+    return isinstance(value, bool)
 
 
 _NO_BOOLEANS: Any = field_validator("*", mode="before")(classmethod(_refuse_boolean))

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 SUFFIX = ".unfinished"
 
 
+class DamagedOutputError(EngineError):
+    """Say that an output cannot be gone on with; what helps is to begin anew."""
+
+
 class UnfinishedVolume:
     """An output that has its name only once it is complete, whichever run ends it.
 
@@ -93,26 +97,30 @@ class UnfinishedVolume:
 
         Raises
         ------
+        DamagedOutputError
+            If it is damaged or of another shape.
         EngineError
-            If it is damaged or of another shape, or another run is writing it.
+            If it cannot be read, or another run is writing it.
         """
         from .ome_zarr import ERRORS, reopen
 
         self._claim()
-        try:
-            with unreadable(str(self.folder), ERRORS, "zarr"):
+        with unreadable(str(self.folder), ERRORS, "zarr"):
+            try:
                 self._writer = reopen(self.folder, self._layout)
-        except EngineError as error:
-            sentence = str(error).rstrip(".")
-            raise EngineError(f"{sentence}, or begin anew with --restart.") from error
+            except FileNotFoundError as error:
+                raise DamagedOutputError(f"{self.folder} is damaged") from error
+            except (MemoryError, OSError):
+                raise  # may be better next time
+            except ERRORS as error:
+                raise DamagedOutputError(f"{self.folder} is damaged") from error
         found = self._writer.array
         assert found is not None
         wanted = (self._layout.shape, self._layout.dtype)
         if (found.shape, found.dtype) != wanted:
-            raise EngineError(
+            raise DamagedOutputError(
                 f"{self.folder} has shape {found.shape} and type {found.dtype}, but "
-                f"{wanted[0]} of {wanted[1]} is to be written; begin anew with "
-                "--restart"
+                f"{wanted[0]} of {wanted[1]} is to be written"
             )
         self.is_mine = True
         for rest in self.folder.rglob("*.partial"):

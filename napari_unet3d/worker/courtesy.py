@@ -27,8 +27,8 @@ AFTERGLOW = 1.0
 
 NICENESS = 10
 """Steps below the viewer's priority. With the lowest, 19, the worker did not even start
-within two minutes beside programs that kept all cores busy, and the viewer was no more
-fluent."""
+within two minutes beside programs that kept all cores busy, and the viewer was hardly
+more fluent."""
 
 
 class Courteous:

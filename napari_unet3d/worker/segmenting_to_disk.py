@@ -21,7 +21,7 @@ from napari_unet3d.engine.several_devices import (
 )
 from napari_unet3d.io.layout import chunks_of
 from napari_unet3d.io.record import BlockRecord, differences
-from napari_unet3d.io.unfinished import UnfinishedVolume
+from napari_unet3d.io.unfinished import DamagedOutputError, UnfinishedVolume
 
 from .answers import SegmentOpened
 from .segmentation_origin import describe_origin
@@ -135,6 +135,7 @@ class _Run:
         at_once = len(self._segmenters)
         record = self._earlier(outputs[0])
         self._is_new = True
+        self._arrays: list[Any] = []
         if record is not None and self._may_go_on(record, made_from, memory):
             # Blocks of that run may be too large for all devices at the same time.
             fitting = max(1, int(memory * at_once / record.memory))
@@ -170,14 +171,27 @@ class _Run:
 
     def begin(self) -> None:
         """Open the outputs."""
-        if self._is_new:
-            for output in self._outputs:
-                output.discard()
-            self.record.remove()
-            self._arrays: list[Any] = [output.begin() for output in self._outputs]
-            self.record.write()
-        elif not self.record.is_complete:
-            self._arrays = [output.resume() for output in self._outputs]
+        if not self._is_new:
+            try:
+                # Of a complete run some may have their names already.
+                there = [output for output in self._outputs if output.is_there]
+                self._arrays = [output.resume() for output in there]
+                return
+            except DamagedOutputError as error:
+                self._send(Warned(f"{error}; the volume is segmented anew"))
+                self._forget_earlier()
+        for output in self._outputs:
+            output.discard()
+        self.record.remove()
+        self._arrays = [output.begin() for output in self._outputs]
+        self.record.write()
+
+    def _forget_earlier(self) -> None:
+        former, target = self.record, self._outputs[0].target
+        self.record = BlockRecord(
+            target, former.made_from, former.blocks, former.memory, former.at_once
+        )
+        self._done, self.share = 0, 0.0
 
     def go_on(
         self, begin_at: int, check_image: Callable[[], None], idle: Callable[[], None]

@@ -9,6 +9,8 @@ import pytest
 import tifffile
 import torch
 
+from napari_unet3d.engine import load
+
 from .conftest import LABELLED, SMALL, save
 
 
@@ -148,18 +150,24 @@ def test_volumes_of_other_spacing_bring_a_warning(work, program):
             },
         )
 
-    def with_c(name):
-        more = ("--image", name, "--labels", "b_sparse.tif")
+    def with_c(name, *more):
+        more = ("--image", name, "--labels", "b_sparse.tif", *more)
         return program(*train(*more, image="c.tif", labels="b_sparse.tif"))
 
     result = with_c("d.tif")
     assert result.status == 0
     # An image without a spacing is taken as it is.
     same = with_c("b.tif")
+    assert load("new.pt").unit == "nanometer"
+    again = program(*train("--resume", "new.pt", image="d.tif", labels="b_sparse.tif"))
+    assert "warning: d.tif has a spacing of 3000 × 3000" in again.err
+    assert load("new.pt").unit == "nanometer"
+    given = with_c("d.tif", "--spacing", "2,1,1")
+    assert "spacing" not in given.err
     assert "spacing" not in same.err
     assert (
-        "warning: d.tif has a spacing of 3 × 3 × 3 micrometer but c.tif one of 1000 × "
-        "1000 × 1000 nanometer; the network is made for that one:" in result.err
+        "warning: d.tif has a spacing of 3000 × 3000 × 3000 but the model was trained "
+        "at 1000 × 1000 × 1000 nanometer; resample it, or" in result.err
     )
 
 

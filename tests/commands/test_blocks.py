@@ -278,8 +278,7 @@ def test_a_damaged_record_is_a_sentence(text, interrupted, work, program, refuse
 def test_a_damaged_output_is_a_sentence(interrupted, work, refused, program):
     (work / "seg.ome.zarr.unfinished/0/zarr.json").write_text("{")
     line = refused(*FILES, *OUTPUTS)
-    assert "seg.ome.zarr.unfinished cannot be read" in line
-    assert "or begin anew with --restart" in line
+    assert "seg.ome.zarr.unfinished is damaged; begin anew with --restart" in line
     assert "repeat the command" not in line
     assert program(*FILES, *OUTPUTS, *SMALL, "--restart").status == 0
 

@@ -59,9 +59,7 @@ def test_little_memory_gives_the_same(work, program):
     tifffile.imwrite("wide.tif", image)
     wide = ("segment", "--model", "model.pt", "--image", "wide.tif")
     assert program(*wide, "--output", "one.tif").status == 0
-    little = program(*wide, "--output", "many.tif", "--memory", "1e-6")
-    assert little.status == 0
-    assert "warning: 1e-06 GiB of memory are too few: the smallest" in little.err
+    assert program(*wide, "--output", "many.tif", "--memory", "1e-6").status == 0
     np.testing.assert_array_equal(
         tifffile.imread("one.tif"), tifffile.imread("many.tif")
     )

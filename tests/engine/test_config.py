@@ -78,6 +78,8 @@ def test_settings_cannot_be_changed(kind):
         (TrainingConfig, {"steps": 0}, "steps: input should be greater than 0, got 0"),
         (TrainingConfig, {"steps": True}, "steps: input should not be yes or no"),
         (ModelConfig, {"shortcut": False}, "shortcut: input should not be yes or no"),
+        (ModelConfig, {"spacing": [True, 1, 1]}, "spacing: input should not be yes or"),
+        (ModelConfig, {"normalization": False}, "normalization: .*'batch' or 'none'"),
         (TrainingConfig, {"steps": "a"}, "steps: .* valid integer.*, got 'a'"),
         (TrainingConfig, {"learning_rate": float("nan")}, "learning_rate: .*got nan"),
         (TrainingConfig, {"loss": "mse"}, "loss: .*'cross_entropy'.*, got 'mse'"),

@@ -10,6 +10,7 @@ import pytest
 from napari.layers import Image
 from napari.layers._source import Source
 
+from napari_unet3d._qt.annotation_tools import Slice
 from napari_unet3d._qt.copying import Copy
 from napari_unet3d.engine import EngineError
 
@@ -224,6 +225,24 @@ def test_a_corrected_scale_counts(driver, ball, said):
     assert driver.controller.summary.spacing == (5, 1, 1)
 
 
+def test_stopped_before_a_corrected_image_is_there_the_preview_goes_on(
+    driver, ball, copying
+):
+    driver.start(ball[1])
+    driver.press(driver.widget.training.stop_button)
+    driver.wait(lambda: driver.phase == "idle")
+    controller = driver.controller
+    driver.viewer.layers["ball"].scale = (5, 1, 1)
+    copying.clear()
+    driver.press(driver.widget.training.train_button)
+    assert controller.transfer.number_of(controller.choice) is None
+    driver.press(driver.widget.training.stop_button)
+    copying.set()
+    driver.wait(lambda: controller.transfer.number_of(controller.choice) is not None)
+    driver.viewer.dims.set_current_step(0, 3)
+    driver.wait(lambda: controller.previewing.prediction(Slice(0, 3)) is not None)
+
+
 def test_probabilities_follow_a_corrected_scale(driver, ball):
     driver.start(ball[1])
     driver.widget.training.stop_button.click()
@@ -263,10 +282,11 @@ def test_no_preview_is_asked_for_while_a_corrected_scale_is_on_its_way(
     assert not [s for s in said if "There is no volume" in s]
 
 
-def test_undo_brings_a_removed_class_back_with_its_name(driver, ball):
+def name_classes(driver, truth):
+    """Annotate background, nucleus and wall; return the layer and what names it has."""
     controller = driver.controller
     driver.widget.data.new.click()
-    layer = driver.paint(ball[1], 8)
+    layer = driver.paint(truth, 8)
     layer.data_setitem((np.array([2]), np.array([3]), np.array([4])), 3)
     controller.learning.look()
     names = ("background", "nucleus", "wall")
@@ -275,23 +295,59 @@ def test_undo_brings_a_removed_class_back_with_its_name(driver, ball):
 
     def now():
         controller.learning.look()
-        return [each.name for each in controller.annotating.classes], layer.data[
-            2, 3, 4
-        ]
+        return [each.name for each in controller.annotating.classes]
 
-    controller.remove_class(2)
-    controller.remove_class(1)
-    assert now() == (["wall"], 1)
+    return layer, now
+
+
+def test_undo_brings_a_removed_class_back_with_its_name(driver, ball):
+    layer, names = name_classes(driver, ball[1])
+    driver.controller.remove_class(2)
+    driver.controller.remove_class(1)
+    assert (names(), layer.data[2, 3, 4]) == (["wall"], 1)
     layer.undo()
-    assert now() == (["background", "wall"], 2)
+    assert (names(), layer.data[2, 3, 4]) == (["background", "wall"], 2)
     layer.undo()
-    assert now() == (["background", "nucleus", "wall"], 3)
+    assert (names(), layer.data[2, 3, 4]) == (["background", "nucleus", "wall"], 3)
     layer.redo()
     layer.redo()
-    assert now() == (["wall"], 1)
+    assert (names(), layer.data[2, 3, 4]) == (["wall"], 1)
     layer.undo()
     layer.undo()
-    assert now() == (["background", "nucleus", "wall"], 3)
+    assert (names(), layer.data[2, 3, 4]) == (["background", "nucleus", "wall"], 3)
+
+
+def test_redo_does_not_take_a_class_that_is_past_redo(driver, ball):
+    layer, names = name_classes(driver, ball[1])
+    driver.controller.remove_class(2)
+    layer.undo()
+    assert names() == ["background", "nucleus", "wall"]
+    driver.controller.remove_class(3)
+    layer.undo()
+    assert names() == ["background", "nucleus", "wall"]
+    layer.redo()
+    assert names() == ["background", "nucleus"]
+
+
+def test_a_class_without_labels_any_more_is_not_taken_for_a_removed_one(driver, ball):
+    layer, names = name_classes(driver, ball[1])
+    driver.controller.remove_class(3)
+    layer.undo()
+    layer.undo()
+    assert not (layer.data == 3).any()
+    assert names() == ["background", "nucleus", "wall"]
+
+
+def test_undo_finds_its_place_where_another_class_is_gone(driver, ball):
+    layer, names = name_classes(driver, ball[1])
+    driver.controller.remove_class(3)
+    layer.data_setitem(np.nonzero(layer.data == 2), 1)
+    names()
+    driver.controller.remove_class(2)
+    layer.undo()
+    layer.undo()
+    assert layer.data[2, 3, 4] == 3
+    assert names() == ["background", "class 2", "wall"]
 
 
 def test_a_class_is_not_removed_while_it_is_learned(driver, ball, said):

@@ -212,6 +212,21 @@ def test_with_another_model_it_begins_anew_and_says_so(
     assert read_labels(target).data.all()
 
 
+def test_a_damaged_output_is_begun_anew(worker, model_file, source, wide, tmp_path):
+    volume = worker.client.open_volume(stored=source)
+    target = tmp_path / "labels.ome.zarr"
+    stop_after_a_block(worker, volume, target)
+    (tmp_path / "labels.ome.zarr.unfinished/0/zarr.json").write_text("{")
+    before = len(worker.events)
+    worker.client.segment(volume, target, None, SMALL, resumable=True)
+    assert worker.events.wait(SegmentOpened, after=before).progress == 0
+    worker.events.wait(SegmentDone, after=before)
+    (warning,) = [e for e in worker.events.all[before:] if isinstance(e, Warned)]
+    assert "labels.ome.zarr.unfinished is damaged; the volume is" in warning.message
+    expected = segment(load(model_file), wide).labels
+    np.testing.assert_array_equal(read_labels(target).data, expected)
+
+
 def test_killed_it_goes_on(own_worker, source, wide, tmp_path):
     client, events = own_worker.client, own_worker.events
     model_file, target = tmp_path / "model.pt", tmp_path / "labels.ome.zarr"
