@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unet3d.io.units import are_alike
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     Spacing = tuple[float, float, float]
 
 NO_MODEL = "No model yet: Train makes one, Load opens one."
-SPACING_TOLERANCE = 0.2
 
 
 def describe_model(summary: ModelSummary | None) -> str:
@@ -69,7 +70,7 @@ def doubt_about_model(
     summary: ModelSummary | None, choice: VolumeChoice | None
 ) -> str | None:
     """Say what about a model may make it segment an image badly."""
-    if summary is None or choice is None or _alike(choice.spacing, summary.spacing):
+    if summary is None or choice is None or are_alike(choice.spacing, summary.spacing):
         return None
     return (
         f"The voxels of “{choice.layer.name}” are {_size(choice.spacing)} and those "
@@ -80,7 +81,7 @@ def doubt_about_model(
 
 def doubt_about_spacing(other: VolumeChoice, choice: VolumeChoice | None) -> str | None:
     """Say what about another image may make learning from both go badly."""
-    if choice is None or _alike(other.spacing, choice.spacing):
+    if choice is None or are_alike(other.spacing, choice.spacing):
         return None
     return (
         f"The voxels of “{other.layer.name}” are {_size(other.spacing)} and those of "
@@ -153,11 +154,6 @@ def describe_kept(kept: AnnotationFile, project: Project) -> str:
         f"Of {when:%d %b %Y, %H:%M}, an annotation of {len(kept.labelled.index):,} "
         f"voxels{model} of this image was kept."
     )
-
-
-def _alike(one: Spacing, other: Spacing) -> bool:
-    ratio = np.array(one) / np.array(other)
-    return bool((np.abs(np.log(ratio)) <= np.log1p(SPACING_TOLERANCE)).all())
 
 
 def _size(spacing: Spacing) -> str:

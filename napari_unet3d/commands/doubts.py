@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unet3d.io.units import converted, known_unit
+from napari_unet3d.io.units import are_alike, converted, known_unit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from napari_unet3d.engine.config import Spacing
 
     from .blocks import Task
-
-SPACING_TOLERANCE = 1.25
-"""Ratio of two voxel sizes from which on they are different."""
 
 MOST_NAMED = 8
 """Labels that are named one by one."""
@@ -77,7 +74,7 @@ def warn_of_spacing(
         # Nothing was known but that voxels are cubes.
         z, y, x = (length / min(spacing) for length in spacing)
         spacing = z, y, x
-    if not _alike(spacing, trained):
+    if not are_alike(spacing, trained):
         warn(
             f"{name} has a spacing of {_shown(spacing)} but the model was trained at "
             f"{_shown(trained)} {trained_unit}".rstrip()
@@ -93,11 +90,6 @@ def warn_of_little_memory(task: Task) -> None:
             f"{memory / 2**30:g} GiB of memory are too few: the smallest blocks take "
             f"about {least / 2**30:.2g} GiB, and that is used"
         )
-
-
-def _alike(spacing: Spacing, other: Spacing) -> bool:
-    ratios = [a / b for a, b in zip(spacing, other, strict=True)]
-    return max(ratios) <= SPACING_TOLERANCE and min(ratios) >= 1 / SPACING_TOLERANCE
 
 
 def _listed(labels: Sequence[int]) -> str:

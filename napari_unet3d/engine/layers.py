@@ -70,9 +70,10 @@ def _convolve(
 ) -> Tensor:
     if weight.shape[2:] == (1, 1, 1):
         return pointwise(x, weight, bias)
-    # With a single slice, torch's bfloat16 convolution reads memory that nobody has
-    # written where it pads by itself and the channels are no multiple of 8.
-    if x.shape[2] == 1 or any(low != high for low, high in padding):
+    # Of one or two slices torch's bfloat16 convolution, or the gradient of its weights,
+    # reads memory that nobody has written, where it pads by itself (torch 2.13 on
+    # processors with AVX512_BF16 alone; of one slice on others too).
+    if x.shape[2] <= 2 or any(low != high for low, high in padding):
         z, y, x_ = padding
         x = functional.pad(x, (*x_, *y, *z))
         padding = ((0, 0),) * 3

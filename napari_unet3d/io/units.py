@@ -29,6 +29,9 @@ _UNITS: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "meter": (1.0, "m", ("meters", "metre", "metres")),
     "inch": (0.0254, "in", ("inches",)),
 }
+TOLERANCE = 1.25
+"""Ratio of two voxel sizes that are still taken for the same."""
+
 _NAMES = {
     alias: name
     for name, (_, symbol, aliases) in _UNITS.items()
@@ -84,6 +87,16 @@ def converted(spacing: Spacing, unit: str, wanted: str) -> Spacing:
     down = _UNITS[wanted][0] / _UNITS[unit][0]
     z, y, x = (s * round(up, 9) if up >= 1 else s / round(down, 9) for s in spacing)
     return z, y, x
+
+
+def are_alike(spacing: Sequence[float], other: Sequence[float]) -> bool:
+    """Tell whether voxels of two sizes, in one unit, may be taken for the same.
+
+    >>> are_alike((2, 1, 1), (2.1, 1, 1)), are_alike((2, 1, 1), (1, 1, 1))
+    (True, False)
+    """
+    ratios = [a / b for a, b in zip(spacing, other, strict=True)]
+    return max(ratios) <= TOLERANCE and min(ratios) >= 1 / TOLERANCE
 
 
 def positive_spacing(values: Any) -> Spacing | None:
