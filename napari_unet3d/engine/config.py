@@ -7,7 +7,7 @@ wrong value is refused wherever it comes from.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     ConfigDict,
@@ -15,11 +15,10 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    ValidationInfo,
-    field_validator,
 )
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+
+from .no_booleans import NO_BOOLEANS
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -28,29 +27,11 @@ Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 Spacing = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
-def _refuse_boolean(kind: type, value: object, field: ValidationInfo) -> object:
-    """Refuse yes and no where a number is asked for: they would pass as 1 and 0."""
-    wanted = str(kind.__pydantic_fields__[field.field_name].annotation)  # type: ignore[attr-defined]
-    is_number = not any(name in wanted for name in ("bool", "Literal"))
-    if is_number and _holds_boolean(value):
-        raise PydanticCustomError("boolean", "Input should not be yes or no")
-    return value
-
-
-def _holds_boolean(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return any(map(_holds_boolean, value))
-    return isinstance(value, bool)
-
-
-_NO_BOOLEANS: Any = field_validator("*", mode="before")(classmethod(_refuse_boolean))
-
-
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
     """What the network is; `None` means chosen from data and device."""
 
-    _no_booleans = _NO_BOOLEANS
+    _no_booleans = NO_BOOLEANS
 
     in_channels: PositiveInt | None = Field(
         default=None, description="Channels of the image (default: those of the image)"
@@ -108,7 +89,7 @@ class ModelConfig:
 class AugmentationConfig:
     """How training patches are varied (section 3.1 of the paper)."""
 
-    _no_booleans = _NO_BOOLEANS
+    _no_booleans = NO_BOOLEANS
 
     warp_probability: float = Field(
         default=0.5,
@@ -167,7 +148,7 @@ class AugmentationConfig:
 class TrainingConfig:
     """How the network is trained."""
 
-    _no_booleans = _NO_BOOLEANS
+    _no_booleans = NO_BOOLEANS
 
     minutes: PositiveFloat | None = Field(
         default=None,
@@ -279,7 +260,7 @@ class TrainingConfig:
 class ParallelConfig:
     """Who trains; not a part of the model, as anybody may go on with it."""
 
-    _no_booleans = _NO_BOOLEANS
+    _no_booleans = NO_BOOLEANS
 
     devices: int = Field(
         default=1,
@@ -294,7 +275,7 @@ class ParallelConfig:
 class SegmentationConfig:
     """How a volume is segmented."""
 
-    _no_booleans = _NO_BOOLEANS
+    _no_booleans = NO_BOOLEANS
 
     weights: Literal["best", "average", "latest"] = Field(
         default="best",
