@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import StepDone, TrainingEvent, Validated
 
+from .doubts import warn
 from .files import expanded, make_folder
 
 if TYPE_CHECKING:
@@ -125,10 +125,9 @@ class History:
 
     def _fail(self, error: OSError) -> None:
         if not self._failed:
-            print(
-                f"warning: the history in {self._folder} is not complete: "
-                f"{error.strerror or error}; the training is not touched by that",
-                file=sys.stderr,
+            warn(
+                f"the history in {self._folder} is not complete: "
+                f"{error.strerror or error}; the training is not touched by that"
             )
         self._failed = True
 
