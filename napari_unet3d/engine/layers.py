@@ -45,14 +45,24 @@ class Convolution(nn.Module):
         The paddings of the two ends differ where only one of them is the border of
         the volume.
         """
-        weight, bias = self.conv.weight, self.conv.bias
-        norm: nn.Module | None = self.norm
-        if isinstance(norm, nn.BatchNorm3d) and not norm.training:
+        weight, bias = self.affine()
+        return self.activate(convolve(x, weight, bias, padding))
+
+    def affine(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias, with the normalisation where that is frozen."""
+        if self._is_frozen():
+            assert isinstance(self.norm, nn.BatchNorm3d)
             # One affine map after another: the voxels need not be gone through again.
-            weight, bias = folded(self.conv, norm)
-            norm = None
-        x = _convolve(x, weight, bias, padding)
-        return functional.relu(x if norm is None else norm(x), inplace=True)
+            return folded(self.conv, self.norm)
+        return self.conv.weight, self.conv.bias
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Apply to what was convolved with `affine` all that follows."""
+        x = x if self._is_frozen() else self.norm(x)
+        return functional.relu(x, inplace=True)
+
+    def _is_frozen(self) -> bool:
+        return isinstance(self.norm, nn.BatchNorm3d) and not self.norm.training
 
 
 def folded(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
@@ -65,9 +75,10 @@ def folded(conv: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     return weight, (conv.bias - norm.running_mean) * scale + norm.bias
 
 
-def _convolve(
+def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[Range]
 ) -> Tensor:
+    """Convolve `x` (N, C, Z, Y, X), zero-padded by `padding` (low, high) per axis."""
     if weight.shape[2:] == (1, 1, 1):
         return pointwise(x, weight, bias)
     # Of one or two slices torch's bfloat16 convolution, or the gradient of its weights,

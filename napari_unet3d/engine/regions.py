@@ -54,55 +54,32 @@ def crop_centre(x: Tensor, like: Tensor) -> Tensor:
     return crop(x, [((n - m) // 2, (n - m) // 2 + m) for n, m in sizes])
 
 
-def join_crops(
-    first: Tensor,
-    first_box: Sequence[Range],
-    second: Tensor,
-    second_box: Sequence[Range],
-) -> Tensor:
-    """Concatenate the channels of a box of one tensor and a box of another.
-
-    Parameters
-    ----------
-    first, second : Tensor of shape (N, C, Z, Y, X)
-        With the channels last in memory.
-    first_box, second_box : sequence of (int, int)
-        Of the same size.
-    """
-    joined: Tensor = _JoinCrops.apply(first, first_box, second, second_box)  # type: ignore[no-untyped-call]
-    return joined
+def cut(x: Tensor, box: Sequence[Range]) -> Tensor:
+    """Cut a box out of `x` (N, C, Z, Y, X), whose channels are last in memory."""
+    whole = all(side == (0, n) for side, n in zip(box, x.shape[2:], strict=True))
+    if whole:
+        return x
+    part: Tensor = _Cut.apply(x, box)  # type: ignore[no-untyped-call]
+    return part
 
 
-class _JoinCrops(torch.autograd.Function):
+class _Cut(torch.autograd.Function):
     """The gradient of a plain crop is laid out channel by channel, which is slow."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        first: Tensor,
-        first_box: Sequence[Range],
-        second: Tensor,
-        second_box: Sequence[Range],
-    ) -> Tensor:
-        ctx.boxes = first_box, second_box
-        ctx.shapes = first.shape, second.shape
-        return torch.cat([crop(first, first_box), crop(second, second_box)], dim=1)
+    def forward(ctx: Any, x: Tensor, box: Sequence[Range]) -> Tensor:
+        ctx.box, ctx.shape = box, x.shape
+        return crop(x, box)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        channels = [shape[1] for shape in ctx.shapes]
-        parts = gradient.split(channels, dim=1)
-        first, second = (
-            _uncropped(part, box, shape)
-            for part, box, shape in zip(parts, ctx.boxes, ctx.shapes, strict=True)
-        )
-        return first, None, second, None
+        return uncropped(gradient, ctx.box, ctx.shape), None
 
 
-def _uncropped(x: Tensor, box: Sequence[Range], shape: Sequence[int]) -> Tensor:
-    """Put a box back into zeros."""
-    if x.shape == shape:
+def uncropped(x: Tensor, box: Sequence[Range], shape: Sequence[int]) -> Tensor:
+    """Put a box back into zeros of a shape (N, C, Z, Y, X), channels last."""
+    if x.shape == torch.Size(shape):
         return x
     whole = torch.empty(
         tuple(shape),

@@ -6,16 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from functools import reduce
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from .allocation import lasting
-
-if TYPE_CHECKING:
-    from .layers import Convolution, UpConvolution
 
 CHANNELS_LAST = torch.channels_last_3d
 """Order in memory that convolutions are quickest in."""
@@ -43,18 +39,26 @@ class Workspace:
 
 
 class StreamedConvolution:
-    """A 3³ convolution and ReLU that remembers its last two input slices.
+    """A convolution of two or three voxels an axis that remembers its last slices.
+
+    Before the first slice, after the last and around the plane is a border of zeros,
+    one voxel wide.
 
     Parameters
     ----------
-    convolution : Convolution
-        With its normalisation folded.
+    weight : Tensor of shape (O, C, 2 or 3, ...)
+        Channels last.
+    bias : Tensor of shape (O,), optional
+        Its bias.
     workspace : Workspace
         Where its input is put together.
     """
 
-    def __init__(self, convolution: Convolution, workspace: Workspace) -> None:
-        self._conv = convolution.conv
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, workspace: Workspace
+    ) -> None:
+        self._weight, self._bias = weight, bias
+        self._taps = weight.shape[2]
         self._workspace = workspace
         self._tail: Tensor | None = None
         self._held = 1
@@ -88,10 +92,11 @@ class StreamedConvolution:
         Tensor of shape (1, C, count, Y, X)
             Uninitialised.
         """
-        channels = self._conv.in_channels
+        channels = self._weight.shape[1]
         if self._tail is None:
             assert like is not None
-            self._tail = lasting((1, channels, 2, *like.shape[3:]), like)
+            kept = self._taps - 1
+            self._tail = lasting((1, channels, kept, *like.shape[3:]), like)
             self._tail[:, :, :1].zero_()
         held = self._held
         size = (1, channels, held + count + last, *self._tail.shape[3:])
@@ -108,12 +113,12 @@ class StreamedConvolution:
         if stack is None:
             return None
         assert self._tail is not None
-        self._held = min(2, stack.shape[2])
+        self._held = min(self._taps - 1, stack.shape[2])
         # A copy: a view would keep all slices in memory.
         self._tail[:, :, : self._held].copy_(stack[:, :, -self._held :])
-        if stack.shape[2] < 3:
+        if stack.shape[2] < self._taps:
             return None
-        return functional.relu_(_convolve(stack, self._conv))
+        return _convolve(stack, self._weight, self._bias)
 
 
 class SliceQueue:
@@ -173,16 +178,19 @@ def _empty_like(x: Tensor, count: int) -> Tensor:
     )
 
 
-def _convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """Apply a 3³ convolution that pads along Y and X only."""
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a convolution that pads along Y and X only."""
     padding = (0, 1, 1)
     if x.device.type == "cpu" and _is_quick(x.dtype):
+        if x.shape[2] <= 2:
+            # See `layers.convolve`.
+            x, padding = functional.pad(x, (1, 1, 1, 1)), (0, 0, 0)
         # functional.conv3d takes a path ten times as slow (and with far more memory)
         # for a single image where channels times Z times Y are at most 20480.
         return torch.mkldnn_convolution(
-            x, conv.weight, conv.bias, padding, (1, 1, 1), (1, 1, 1), 1
+            x, weight, bias, padding, (1, 1, 1), (1, 1, 1), 1
         )
-    return functional.conv3d(x, conv.weight, conv.bias, padding=padding)
+    return functional.conv3d(x, weight, bias, padding=padding)
 
 
 def _is_quick(dtype: torch.dtype) -> bool:
@@ -214,16 +222,3 @@ def largest_of_windows(x: Tensor, stride: Sequence[int]) -> Tensor:
             window = reduce(torch.maximum, parts)
         out[:, :, k : k + 1] = window
     return out
-
-
-def upsample_into(up: UpConvolution, x: Tensor, out: Tensor) -> None:
-    """Write the upsampled `x` (1, C, z, y, x) to `out`, without a copy in between."""
-    channels = x.shape[1]
-    matrix = up.weight.permute(2, 3, 4, 1, 0).reshape(-1, channels)
-    for k, part in enumerate(x.split(1, dim=2)):
-        blocks = functional.linear(part.permute(0, 2, 3, 4, 1), matrix)
-        blocks = blocks.view(*part.shape[3:], *up.stride, channels)
-        (depth, height, width) = up.stride
-        target = out[0, :, k * depth : (k + 1) * depth]
-        target = target.unflatten(3, (-1, width)).unflatten(2, (-1, height))
-        target.copy_(blocks.permute(5, 2, 0, 3, 1, 4))

@@ -11,17 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from .layers import Level, UpConvolution
-from .streamed import (
-    SliceQueue,
-    StreamedConvolution,
-    Workspace,
-    largest_of_windows,
-    upsample_into,
-)
+from .streamed import SliceQueue, Workspace, largest_of_windows
+from .streamed_layers import StreamedJoin, StreamedLayer
 from .tiling import decoded_range, receptive_margin
 
 if TYPE_CHECKING:
@@ -122,7 +117,11 @@ class _StreamedLevel:
         wanted: Plane,
         workspace: Workspace,
     ) -> None:
-        self._encoder = _streamed(network.encoder[level], workspace)
+        encoder = network.encoder[level]
+        assert isinstance(encoder, Level)
+        self._encoder = [
+            StreamedLayer(part, workspace) for part in (encoder.first, encoder.second)
+        ]
         self._is_bottom = level == len(network.pooling)
         self._wanted = wanted
         if self._is_bottom:
@@ -148,8 +147,10 @@ class _StreamedLevel:
         )
         up = network.up[level]
         assert isinstance(up, UpConvolution)
-        self._up = up
-        self._first, self._second = _streamed(network.decoder[level], workspace)
+        decoder = network.decoder[level]
+        assert isinstance(decoder, Level)
+        self._first = StreamedJoin(decoder.first, up, workspace)
+        self._second = StreamedLayer(decoder.second, workspace)
         self._unpooled: Tensor | None = None
         waiting = receptive_margin(network.pooling[level:], 0) + most
         self._skips = SliceQueue(waiting)
@@ -181,8 +182,7 @@ class _StreamedLevel:
         for below, end in pushed:
             if below is None:
                 if end:
-                    self._first.fill(None, end)
-                    yield self._finish(end), end
+                    yield self._decode(None, end), end
                 continue
             portions = below.split(self._portion, dim=2)
             del below
@@ -190,20 +190,8 @@ class _StreamedLevel:
                 is_end = end and k == len(portions) - 1
                 yield self._decode(portion, is_end), is_end
 
-    def _decode(self, below: Tensor, last: bool) -> Tensor | None:
-        depth, height, width = (
-            n * s for n, s in zip(below.shape[2:], self._stride, strict=True)
-        )
-        plane = below.new_empty(()).expand(1, 1, 1, height, width)
-        stack = self._first.room(depth, plane, last)
-        skipped = stack.shape[1] - self._up.weight.shape[1]
-        self._skips.move_to(stack[:, :skipped])
-        upsample_into(self._up, below, stack[:, skipped:])
-        del stack
-        return self._finish(last)
-
-    def _finish(self, last: bool) -> Tensor | None:
-        self._second.fill(self._first.convolve(), last)
+    def _decode(self, below: Tensor | None, last: bool) -> Tensor | None:
+        self._second.fill(self._first.convolve(self._skips, below, last), last)
         x = self._second.convolve()
         return None if x is None else _crop(x, self._wanted)
 
@@ -277,13 +265,3 @@ def _within(inner: Plane, outer: Plane) -> Plane:
         for (low, high), (origin, _) in zip(inner, outer, strict=True)
     )
     return y, x
-
-
-def _streamed(
-    level: nn.Module, workspace: Workspace
-) -> tuple[StreamedConvolution, StreamedConvolution]:
-    assert isinstance(level, Level)
-    first, second = (
-        StreamedConvolution(part, workspace) for part in (level.first, level.second)
-    )
-    return first, second

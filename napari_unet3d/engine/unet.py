@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .composition import composes, convolve_joined
 from .layers import Convolution, Level, UpConvolution, pointwise
 from .regions import (
     Range,
     Region,
     crop,
     crop_centre,
+    cut,
     grow,
     in_multiples,
-    join_crops,
     paddings_between,
     take_voxels,
 )
@@ -213,23 +214,29 @@ class UNet3D(nn.Module):
             wanted.append((across_z, across_y, across_x))
         x = crop(x, wanted[-1])
         for level in reversed(range(len(self.pooling))):
-            x = self.up[level](x)
             origin = [
                 low * s
                 for (low, _), s in zip(
                     wanted[level + 1], self.pooling[level], strict=True
                 )
             ]
-            box = inputs[level]
-            inside = [(a - o, b - o) for (a, b), o in zip(box, origin, strict=True)]
-            x = join_crops(skips[level], box, x, inside)
-            size = skips[level].shape[2:]
+            box, size = inputs[level], skips[level].shape[2:]
             middle = grow(wanted[level], 1, size)
             paddings = [
                 paddings_between(a, b)
                 for a, b in pairwise([box, middle, wanted[level]])
             ]
-            x = self.decoder[level](x, paddings)
+            block, up = self.decoder[level], self.up[level]
+            assert isinstance(block, Level)
+            assert isinstance(up, UpConvolution)
+            skip = cut(skips[level], box)
+            if composes(up, x):
+                inside = _relative(middle, origin)
+                x = convolve_joined(block.first, skip, paddings[0], up, x, inside)
+            else:
+                joined = [skip, cut(up(x), _relative(box, origin))]
+                x = block.first(torch.cat(joined, dim=1), paddings[0])
+            x = block.second(x, paddings[1])
         return x
 
     def _initialize(self) -> None:
@@ -245,3 +252,7 @@ class UNet3D(nn.Module):
                 # Each output voxel sums over the input channels of one voxel only.
                 nn.init.normal_(module.weight, std=module.weight.shape[0] ** -0.5)
         nn.init.normal_(self.head.weight, std=0.01)
+
+
+def _relative(box: Region, origin: Sequence[int]) -> list[Range]:
+    return [(low - o, high - o) for (low, high), o in zip(box, origin, strict=True)]

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from napari_unet3d.engine import composition
+from napari_unet3d.engine.composition import (
+    FEWEST_VOXELS,
+    composed_kernel,
+    composes,
+    convolve_joined,
+    count_taps,
+    interleaved,
+)
+from napari_unet3d.engine.layers import Convolution, UpConvolution
+from napari_unet3d.engine.regions import crop
+from napari_unet3d.engine.unet import UNet3D
+
+STRIDES = st.tuples(*[st.integers(1, 4)] * 3)
+SIZES = st.tuples(*[st.integers(1, 4)] * 3)
+
+
+def numbers(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@st.composite
+def boxes(draw):
+    """Draw strides, the size of what comes from below, and a box of the output."""
+    strides, size = draw(STRIDES), draw(SIZES)
+    box = []
+    for stride, n in zip(strides, size, strict=True):
+        low = draw(st.integers(0, n * stride - 1))
+        box.append((low, draw(st.integers(low + 1, n * stride))))
+    return strides, size, box
+
+
+@settings(deadline=None)
+@given(case=boxes())
+def test_it_equals_upsampling_and_convolving_one_after_the_other(case):
+    strides, size, box = case
+    finer = [n * s for n, s in zip(size, strides, strict=True)]
+    up = UpConvolution(3, strides).double()
+    nn.init.normal_(up.weight)
+    convolution = Convolution(2 + 3, 4).double().eval()
+    below = numbers(2, 3, *size).requires_grad_()
+    skip = numbers(2, 2, *finer, seed=1).requires_grad_()
+    weights = numbers(2, 4, *(high - low for low, high in box), seed=2)
+
+    given_box = [
+        (max(0, low - 1), min(n, high + 1))
+        for (low, high), n in zip(box, finer, strict=True)
+    ]
+    padding = [
+        (1 - (low - a), 1 - (b - high))
+        for (low, high), (a, b) in zip(box, given_box, strict=True)
+    ]
+    results = []
+    for one in (True, False):
+        if one:
+            part = crop(skip, given_box)
+            out = convolve_joined(convolution, part, padding, up, below, box)
+        else:
+            joined = torch.cat([skip, up(below)], dim=1)
+            out = crop(convolution(joined, ((1, 1),) * 3), box)
+        learned = [*convolution.conv.parameters(), up.weight, skip, below]
+        results.append(
+            [out, *torch.autograd.grad((out * weights).sum(), learned)],
+        )
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_a_fine_voxel_sees_the_coarse_ones_of_its_neighbours(stride):
+    seen = [
+        {(voxel + step) // stride for step in (-1, 0, 1)} for voxel in range(stride)
+    ]
+    most = max(len(neighbours) for neighbours in seen)
+    assert count_taps(stride) == most
+
+
+def test_a_kernel_of_ones_counts_the_voxels_that_are_seen():
+    kernel = composed_kernel(torch.ones(1, 1, 3, 3, 3), torch.ones(1, 1, 2, 2, 2))
+    assert kernel.shape == (8, 1, 2, 2, 2)
+    # Of its three neighbours along an axis, itself included, a voxel has two in its own
+    # block; the first places of an output lie in the block before.
+    assert kernel[0, 0].flatten().tolist() == [8, 4, 4, 2, 4, 2, 2, 1]
+    assert kernel[-1, 0].flatten().tolist() == [1, 2, 2, 4, 2, 4, 4, 8]
+    assert kernel.sum(dim=(1, 2, 3, 4)).tolist() == [27] * 8
+
+
+def test_blocks_lie_side_by_side():
+    blocks = torch.arange(2 * 3.0).view(1, 2, 1, 1, 3)  # channels, then blocks
+    whole = interleaved(blocks, (1, 1, 2), (0, 0, 0), (1, 1, 6))
+    assert whole.flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    part = interleaved(blocks, (1, 1, 2), (0, 0, 1), (1, 1, 3))
+    assert part.flatten().tolist() == [3, 1, 4]
+
+
+@given(case=boxes())
+def test_what_is_cut_out_of_blocks_has_their_gradient(case):
+    strides, size, box = case
+    blocks = numbers(2, 3 * strides[0] * strides[1] * strides[2], *size)
+    low, high = zip(*box, strict=True)
+    shape = [b - a for a, b in box]
+    assert torch.autograd.gradcheck(
+        lambda x: interleaved(x, strides, low, shape), (blocks.requires_grad_(),)
+    )
+    assert interleaved(blocks, strides, low, shape).shape == (2, 3, *shape)
+    assert high == tuple(a + n for a, n in zip(low, shape, strict=True))
+
+
+def test_a_network_learns_the_same_with_it(monkeypatch):
+    torch.manual_seed(0)
+    image = numbers(2, 3, 16, 24, 24).float()
+    network = UNet3D(3, 2, 4, ((1, 2, 2), (2, 2, 2))).eval()
+    target = torch.randint(0, 2, (2, 5, 24, 24))
+    results, called = [], []
+
+    def noted(*arguments):
+        called.append(arguments)
+        return convolve_joined(*arguments)
+
+    monkeypatch.setattr("napari_unet3d.engine.unet.convolve_joined", noted)
+    for fewest in (0, 10**9):
+        monkeypatch.setattr(composition, "FEWEST_VOXELS", fewest)
+        logits = network(image, ((6, 11), (0, 24), (0, 24)))
+        network.zero_grad()
+        functional.cross_entropy(logits, target).backward()
+        results.append([logits, *(p.grad.clone() for p in network.parameters())])
+    assert len(called) == 2
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
+def test_only_many_voxels_in_full_precision_are_worth_it():
+    up = UpConvolution(8, (2, 2, 2))
+    edge = (FEWEST_VOXELS // 8) ** (1 / 3)
+    assert edge == 2
+    assert composes(up, torch.zeros(1, 8, 4, 4, 4))
+    assert not composes(up, torch.zeros(1, 8, 4, 4, 3))
+    assert composes(up, torch.zeros(2, 8, 4, 4, 2))
+    assert not composes(up, torch.zeros(1, 8, 9, 9, 9, dtype=torch.bfloat16))
+    assert not composes(up, torch.zeros(1, 8, 9, 9, 9, device="meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not composes(up, torch.zeros(1, 8, 9, 9, 9))
