@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from .composition import count_taps
 from .layers import Level
 from .memory import available_memory, built_in_memory
 from .sweep import SHORTCUT_SLICES
@@ -111,7 +112,13 @@ def sweep_work(network: UNet3D, slice_extent: Extent) -> float:
     for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
         for k, conv in enumerate(_convolutions(network, level)):
             area = encoded if k < 2 else decoded
-            work += share * area * conv.in_channels * conv.out_channels
+            seen = float(conv.in_channels)
+            if k == 2:
+                # Of what comes from below each voxel sees fewer: see `composition`.
+                taps = [count_taps(stride) for stride in network.pooling[level]]
+                seen = _skipped(network, level)
+                seen += (conv.in_channels - seen) * prod(taps) / 27
+            work += share * area * seen * conv.out_channels
         if level < len(network.pooling):
             share /= network.pooling[level][0]
     return work
@@ -133,31 +140,30 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
     # What the filters need in between: smoothed slices of every scale
     steps = [remembered * 2 / size]
     for level, (encoded, decoded) in enumerate(_areas(network, slice_extent)):
-        skipped = 0
         for k, conv in enumerate(_convolutions(network, level)):
             area = encoded if k < 2 else decoded
             before, after = conv.in_channels, conv.out_channels
+            if k == 2:
+                join = _join_memory(network, level, conv, most)
+                remembered += join.remembered * area
+                inputs.append(join.most_input * area)
+                steps.append(join.used * area)
+                continue
             remembered += 2 * before * area
             # With two slices from before and one beyond the end
             inputs.append(area * before * (most + 3))
-            # What it is copied from, or upsampled from before that; the output, pooled
+            # What it is copied from; the output, pooled
             used: float = max(before, after) * most
             if k == 0 and level == 0:
                 used = after * most
-            elif k == 1:
-                skipped = after
-                if level < len(network.pooling):
-                    # One row of windows on the way
-                    windows = most / prod(network.pooling[level])
-                    used += after * (windows + 1.5)
-            elif k == 2:
-                upsampled = before - skipped
-                used = most * upsampled / prod(network.pooling[level])
-                used += max(2 * upsampled, after * most)
+            elif k == 1 and level < len(network.pooling):
+                # One row of windows on the way
+                windows = most / prod(network.pooling[level])
+                used += after * (windows + 1.5)
             steps.append(area * used)
         if level < len(network.pooling):
             waiting = receptive_margin(network.pooling[level:], 0) + most
-            remembered += decoded * skipped * waiting
+            remembered += decoded * _skipped(network, level) * waiting
             most = max(1, most // network.pooling[level][0])
     joined = network.head.in_channels
     if len(network.shortcut):
@@ -174,6 +180,35 @@ def sweep_bytes(network: UNet3D, slice_extent: Extent) -> float:
     # The logits before are still being written.
     written = 4 * head * depth * core
     return size * (remembered + max(inputs) + max(steps)) + written
+
+
+class _JoinMemory(NamedTuple):
+    """What joining a skip connection with what is below takes, in numbers a voxel."""
+
+    remembered: float
+    most_input: float
+    used: float
+
+
+def _join_memory(
+    network: UNet3D, level: int, conv: torch.nn.Conv3d, most: int
+) -> _JoinMemory:
+    stride = network.pooling[level]
+    portion = max(1, most // stride[0])
+    skipped, after = _skipped(network, level), conv.out_channels
+    below = (conv.in_channels - skipped) / prod(stride[1:])
+    taps = count_taps(stride[0])
+    return _JoinMemory(
+        2 * skipped + (taps - 1) * below,
+        max(skipped * (portion * stride[0] + 3), below * (portion + taps)),
+        # What comes from below; the output of either part, and a block on the way
+        below * portion + after * stride[0] * (2 * portion + 2),
+    )
+
+
+def _skipped(network: UNet3D, level: int) -> int:
+    """Return the channels of a level's skip connection."""
+    return _convolutions(network, level)[1].out_channels
 
 
 def _areas(network: UNet3D, slice_extent: Extent) -> Iterator[tuple[float, float]]:
@@ -210,8 +245,21 @@ def column_bytes(
     """
     # As trained, averaged, best, optimised (twice), in the network and folded
     weights = 7 * 4 * sum(p.numel() for p in network.parameters())
+    weights += kernel_bytes(network)
     used = sweep_bytes(network, slice_extent) + beside * slice_extent.whole
     return FIXED + weights + used * CEILING
+
+
+def kernel_bytes(network: UNet3D) -> int:
+    """Return the bytes of the weights that a sweep has of its own."""
+    count = 0
+    for level, stride in enumerate(network.pooling):
+        conv = _convolutions(network, level)[2]
+        skipped = _skipped(network, level)
+        taps = prod(map(count_taps, stride)) * prod(stride)
+        seen = 27 * skipped + taps * (conv.in_channels - skipped)
+        count += conv.out_channels * seen
+    return count * network.head.weight.element_size()
 
 
 def present_memory(config: SegmentationConfig, device: torch.device) -> float:

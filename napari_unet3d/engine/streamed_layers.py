@@ -62,11 +62,13 @@ class StreamedJoin:
         conv = convolution.conv
         self._stride = up.stride
         known = conv.in_channels - up.weight.shape[1]
-        weight = conv.weight[:, :known].contiguous(memory_format=CHANNELS_LAST)
+        weight = conv.weight.detach()
+        joined, weight = weight[:, known:], weight[:, :known]
+        weight = weight.contiguous(memory_format=CHANNELS_LAST)
         self._skipped = StreamedConvolution(weight, conv.bias, workspace)
         # Once for all slices, and not in half precision
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        kernel = composed_kernel(conv.weight[:, known:].to(dtype), up.weight.to(dtype))
+        kernel = composed_kernel(joined.to(dtype), up.weight.detach().to(dtype))
         kernel = kernel.to(weight.dtype, memory_format=CHANNELS_LAST)
         self._below = StreamedConvolution(kernel, None, workspace)
         # The first block along an axis that is upsampled begins before the volume.

@@ -12,6 +12,7 @@ from napari_unet3d.engine.columns import (
     FIXED,
     column_bytes,
     extent,
+    kernel_bytes,
     slab_depth,
     sweep_bytes,
     sweep_work,
@@ -62,7 +63,11 @@ def measured(network, depth, core=(0, EDGE), piece=(0, EDGE)):
     edge = piece[1] - piece[0]
     size = (1, network.encoder[0].first.conv.in_channels, slab, edge, edge)
     inner = (core[0] - piece[0], core[1] - piece[0])
-    with LiveBytes() as live:
+    live = LiveBytes()
+    # Views of them are no new memory.
+    for parameter in network.parameters():
+        live.known[parameter.untyped_storage()._cdata] = 0
+    with live:
         slabs = slabs_of(size, depth // slab, dtype)
         for _ in sweep(network, slabs, (inner, inner)):
             pass
@@ -104,7 +109,7 @@ def test_the_estimate_is_enough_and_not_far_too_much(dtype, core, name):
     slice_extent = of_slice(network, core)
     assert slice_extent.whole == (high - low) ** 2
     used = measured(network, 160, core, (low, high))
-    estimate = sweep_bytes(network, slice_extent)
+    estimate = sweep_bytes(network, slice_extent) + kernel_bytes(network)
     # A layer's weights may be there in another order too; gaps are allowed for.
     copied = 4 * max(parameter.numel() for parameter in network.parameters())
     # Softmax and labels, which are in single precision and not part of the sweep, are
@@ -128,9 +133,9 @@ def test_halos_cost_less_than_cores():
         plain = of_slice(network, (0, core[1] - core[0]), core[1] - core[0])
         assert plain.whole == plain.core == slice_extent.core
         work = sweep_work(network, slice_extent) / sweep_work(network, plain)
-        assert 1 < work < 0.85 * share
+        assert 1 < work < 0.9 * share
         used = sweep_bytes(network, slice_extent) / sweep_bytes(network, plain)
-        assert 1 < used < 0.85 * share
+        assert 1 < used < 0.9 * share
 
 
 def test_modules_count_too():
