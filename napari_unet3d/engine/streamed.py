@@ -118,7 +118,7 @@ class StreamedConvolution:
         self._tail[:, :, : self._held].copy_(stack[:, :, -self._held :])
         if stack.shape[2] < self._taps:
             return None
-        return _convolve(stack, self._weight, self._bias)
+        return convolve_slices(stack, self._weight, self._bias)
 
 
 class SliceQueue:
@@ -178,19 +178,29 @@ def _empty_like(x: Tensor, count: int) -> Tensor:
     )
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply a convolution that pads along Y and X only."""
-    padding = (0, 1, 1)
+def convolve_slices(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve slices (1, C, Z, Y, X), with a border of zeros along Y and X only.
+
+    Parameters
+    ----------
+    x : Tensor of shape (1, C, Z, Y, X)
+        Channels last.
+    weight : Tensor of shape (O, C, ...)
+        Channels last; of one voxel, which needs no border, or two or three an axis.
+    bias : Tensor of shape (O,), optional
+        Its bias.
+    """
+    border = int(weight.shape[-1] > 1)
     if x.device.type == "cpu" and _is_quick(x.dtype):
-        if x.shape[2] <= 2:
+        if border and x.shape[2] <= 2:
             # See `layers.convolve`.
-            x, padding = functional.pad(x, (1, 1, 1, 1)), (0, 0, 0)
-        # functional.conv3d takes a path ten times as slow (and with far more memory)
-        # for a single image where channels times Z times Y are at most 20480.
+            x, border = functional.pad(x, (1, 1, 1, 1)), 0
+        # functional.conv3d takes a path up to ten times as slow (and with far more
+        # memory) for a single image where channels times Z times Y are at most 20480.
         return torch.mkldnn_convolution(
-            x, weight, bias, padding, (1, 1, 1), (1, 1, 1), 1
+            x, weight, bias, (0, border, border), (1, 1, 1), (1, 1, 1), 1
         )
-    return functional.conv3d(x, weight, bias, padding=padding)
+    return functional.conv3d(x, weight, bias, padding=(0, border, border))
 
 
 def _is_quick(dtype: torch.dtype) -> bool:

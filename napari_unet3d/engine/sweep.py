@@ -14,8 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .layers import Level, UpConvolution
-from .streamed import SliceQueue, Workspace, largest_of_windows
+from .layers import Convolution, Level, UpConvolution
+from .streamed import (
+    CHANNELS_LAST,
+    SliceQueue,
+    Workspace,
+    convolve_slices,
+    largest_of_windows,
+)
 from .streamed_layers import StreamedJoin, StreamedLayer
 from .tiling import decoded_range, receptive_margin
 
@@ -225,7 +231,10 @@ class _StreamedHead:
         self._has_shortcut = len(network.shortcut) > 0
         self._is_split = head.out_channels <= first.first.conv.in_channels
         channels = last.second.conv.out_channels
-        self._weights = head.weight[:, :channels], head.weight[:, channels:]
+        self._weights = [
+            weight.detach().contiguous(memory_format=CHANNELS_LAST)
+            for weight in (head.weight[:, :channels], head.weight[:, channels:])
+        ]
 
     def push(self, image: Tensor) -> None:
         """Take slices of the input."""
@@ -237,18 +246,21 @@ class _StreamedHead:
         # Its hidden channels are many: for all slices at once they would be the most
         # that a sweep needs.
         for part in image.split(SHORTCUT_SLICES, dim=2):
-            hidden = self._network.shortcut(part)
-            self._waiting.push(functional.conv3d(hidden, self._weights[1]))
+            for convolution in self._network.shortcut:
+                assert isinstance(convolution, Convolution)
+                part = convolve_slices(part, *convolution.affine())
+                functional.relu_(part)
+            self._waiting.push(convolve_slices(part, self._weights[1]))
 
     def classify(self, decoded: Tensor) -> Tensor:
         """Return the logits of the next slices."""
         if not self._has_shortcut:
             return self._network.classify(decoded, decoded)
         if self._is_split:
-            logits = functional.conv3d(
-                decoded, self._weights[0], self._network.head.bias
+            bias = self._network.head.bias
+            return self._waiting.add_to(
+                convolve_slices(decoded, self._weights[0], bias)
             )
-            return self._waiting.add_to(logits)
         image = self._waiting.take(decoded.shape[2])
         return self._network.classify(decoded, image)
 
