@@ -66,10 +66,13 @@ class StreamedJoin:
         joined, weight = weight[:, known:], weight[:, :known]
         weight = weight.contiguous(memory_format=CHANNELS_LAST)
         self._skipped = StreamedConvolution(weight, conv.bias, workspace)
-        # Once for all slices, and not in half precision
+        # Once for all slices, not in half precision, and not where transposed
+        # convolutions of volumes may be missing
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        kernel = composed_kernel(joined.to(dtype), up.weight.detach().to(dtype))
-        kernel = kernel.to(weight.dtype, memory_format=CHANNELS_LAST)
+        where = "cpu" if weight.device.type == "mps" else weight.device
+        kernel = composed_kernel(
+            joined.to(where, dtype), up.weight.detach().to(where, dtype)
+        ).to(weight, memory_format=CHANNELS_LAST)
         self._below = StreamedConvolution(kernel, None, workspace)
         # The first block along an axis that is upsampled begins before the volume.
         self._before = [int(stride > 1) for stride in self._stride]
