@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .layers import Convolution, UpConvolution, convolve
+from .layers import Convolution, UpConvolution, convolve, is_slow
 from .regions import Range, cut, uncropped
 
 
 def count_taps(stride: int) -> int:
-    """Return how many coarse voxels along an axis the finer ones of a block see.
+    """Return how many coarse voxels along an axis a finer one sees at most.
 
     Examples
     --------
@@ -137,10 +137,12 @@ that takes 8 ms, and saves 35 ms of 70 for 18,000 voxels (two cores without AVX5
 """
 
 
-def composes(up: UpConvolution, below: Tensor) -> bool:
+def composes(up: UpConvolution, below: Tensor, skip: Tensor) -> bool:
     """Tell whether a training step is quicker with what `convolve_joined` does.
 
     So it is in full precision on a CPU; in bfloat16 and on GPUs it was not measured.
+    Of a single small image, as for the preview of a slice, two convolutions may be
+    slow where one of all channels is not.
     """
     voxels = below.shape[0] * prod(below.shape[2:]) * prod(up.stride)
     return (
@@ -148,6 +150,8 @@ def composes(up: UpConvolution, below: Tensor) -> bool:
         and below.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and voxels >= FEWEST_VOXELS * below.shape[1]
+        and not is_slow(below)
+        and not is_slow(skip)
     )
 
 
@@ -192,5 +196,5 @@ def convolve_joined(
         coarse.append((max(0, a), min(size, b)))
         zeros.append((max(0, -a), max(0, b - size)))
     windows = convolve(cut(below, coarse), kernel, None, zeros)
-    out = out + interleaved(windows, up.stride, low, out.shape[2:])
+    out.add_(interleaved(windows, up.stride, low, out.shape[2:]))
     return convolution.activate(out)

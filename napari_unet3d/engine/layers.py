@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,6 +90,18 @@ def convolve(
         x = functional.pad(x, (*x_, *y, *z))
         padding = ((0, 0),) * 3
     return functional.conv3d(x, weight, bias, padding=[low for low, _ in padding])
+
+
+MOST_SLOW = 20480
+"""Channels times Z times Y up to which torch does not ask oneDNN for a single image.
+
+What it does instead takes up to ten times as long, and far more memory.
+"""
+
+
+def is_slow(x: Tensor) -> bool:
+    """Tell whether torch convolves `x` (N, C, Z, Y, X) the slow way on a CPU."""
+    return x.shape[0] == 1 and prod(x.shape[1:4]) <= MOST_SLOW
 
 
 MOST_CONVOLVED = 128

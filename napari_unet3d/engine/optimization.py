@@ -28,6 +28,12 @@ WARMUP = 9
 """Steps over which that share, and that of the newest weights in their average, falls
 to one half."""
 
+WARM_STEPS = 27
+"""Steps that a warm start stands for in the average of the weights.
+
+What it has brought along is better than the first few steps.
+"""
+
 
 class Optimization:
     """A network that learns step by step.
@@ -71,8 +77,7 @@ class Optimization:
         ]
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.steps = 0
-        # A warm start has seen some batches before the first step.
-        self._seen = BATCHES if starts_warm(model, training) else 0
+        self._is_warm = starts_warm(model, training)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's weights and moments."""
@@ -118,7 +123,11 @@ class Optimization:
         self.network.train()
         # Followed quickly at first, when all is new: a slice predicted after a few
         # steps is not to be normalised with what the statistics began with.
-        momentum = max(MOMENTUM, WARMUP / (self._seen + self.steps + WARMUP))
+        share = WARMUP / (self.steps + WARMUP)
+        if self._is_warm:
+            # Those of all batches alike, the warm start's included
+            share = 1 / (BATCHES + self.steps + 1)
+        momentum = max(MOMENTUM, share)
         for norm in self._norms:
             norm.momentum = momentum
             norm.train(not frozen)
@@ -178,7 +187,7 @@ class Optimization:
 
     def _update_average(self) -> None:
         """Move the average towards the weights; quickly at first, when all is new."""
-        seen = self._seen + self.steps
+        seen = self.steps + (WARM_STEPS if self._is_warm else 0)
         decay = min(self._training.ema_decay, seen / (seen + WARMUP))
         old, new = [], []
         for a, b in zip(

@@ -195,8 +195,7 @@ def convolve_slices(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         if border and x.shape[2] <= 2:
             # See `layers.convolve`.
             x, border = functional.pad(x, (1, 1, 1, 1)), 0
-        # functional.conv3d takes a path up to ten times as slow (and with far more
-        # memory) for a single image where channels times Z times Y are at most 20480.
+        # By name: see `layers.is_slow`.
         return torch.mkldnn_convolution(
             x, weight, bias, (0, border, border), (1, 1, 1), (1, 1, 1), 1
         )

@@ -63,15 +63,14 @@ class StreamedJoin:
         self._stride = up.stride
         known = conv.in_channels - up.weight.shape[1]
         weight = conv.weight.detach()
-        joined, weight = weight[:, known:], weight[:, :known]
+        finer, weight = weight[:, known:], weight[:, :known]
         weight = weight.contiguous(memory_format=CHANNELS_LAST)
         self._skipped = StreamedConvolution(weight, conv.bias, workspace)
-        # Once for all slices, not in half precision, and not where transposed
-        # convolutions of volumes may be missing
+        # Once for all slices, and exactly: a GPU may round factors to ten bits
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        where = "cpu" if weight.device.type == "mps" else weight.device
+        where = weight.device if weight.is_meta else "cpu"
         kernel = composed_kernel(
-            joined.to(where, dtype), up.weight.detach().to(where, dtype)
+            finer.to(where, dtype), up.weight.detach().to(where, dtype)
         ).to(weight, memory_format=CHANNELS_LAST)
         self._below = StreamedConvolution(kernel, None, workspace)
         # The first block along an axis that is upsampled begins before the volume.
@@ -102,7 +101,6 @@ class StreamedJoin:
             self._skipped.fill(None, last)
         out = self._skipped.convolve()
         self._below.fill(below, last)
-        del below
         blocks = self._below.convolve()
         if out is None or blocks is None:
             return None

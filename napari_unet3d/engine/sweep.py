@@ -1,8 +1,9 @@
 """The network as a stream along Z: every voxel of every layer is computed once.
 
-Slices enter in order; each convolution remembers its last two, each skip connection
-the slices its decoder is still waiting for. What comes out equals the network applied
-to all slices at once, while only a few slices of every layer are in memory.
+Slices enter in order; each convolution remembers its last one or two, each skip
+connection the slices its decoder is still waiting for. What comes out equals the
+network applied to all slices at once, while only a few slices of every layer are in
+memory.
 """
 
 from __future__ import annotations

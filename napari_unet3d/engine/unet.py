@@ -230,7 +230,7 @@ class UNet3D(nn.Module):
             assert isinstance(block, Level)
             assert isinstance(up, UpConvolution)
             skip = cut(skips[level], box)
-            if composes(up, x):
+            if composes(up, x, skip):
                 inside = _relative(middle, origin)
                 x = convolve_joined(block.first, skip, paddings[0], up, x, inside)
             else:

@@ -17,7 +17,8 @@ from napari_unet3d.engine import (
     segment,
 )
 from napari_unet3d.engine.checkpoint import build_network
-from napari_unet3d.engine.warm_start import FILE, load_body, starts_warm
+from napari_unet3d.engine.optimization import WARM_STEPS, copied
+from napari_unet3d.engine.warm_start import BATCHES, FILE, load_body, starts_warm
 
 MODEL = ModelConfig(
     in_channels=1,
@@ -170,3 +171,21 @@ def test_without_it_the_weights_are_random(sample):
     stored = torch.load(FILE, weights_only=True)[name].float()
     assert torch.equal(warm.checkpoint().weights["latest"][name], stored)
     assert not torch.equal(cold.checkpoint().weights["latest"][name], stored)
+
+
+def test_a_warm_start_is_not_given_up_for_the_first_steps(sample):
+    model = trainer(sample)
+    run(model, 0)
+    before = copied(model.optimization.average.state_dict())
+    run(model, 1)
+    latest = model.optimization.network.state_dict()
+    for name, value in model.optimization.average.state_dict().items():
+        if value.is_floating_point():
+            expected = torch.lerp(before[name], latest[name], 9 / (WARM_STEPS + 1 + 9))
+            torch.testing.assert_close(value, expected)
+    norms = [m for m in model.optimization.network.modules() if is_norm(m)]
+    assert {norm.momentum for norm in norms} == {1 / (BATCHES + 1)}
+
+
+def is_norm(module):
+    return isinstance(module, torch.nn.BatchNorm3d)
