@@ -232,9 +232,11 @@ class _StreamedHead:
         self._has_shortcut = len(network.shortcut) > 0
         self._is_split = head.out_channels <= first.first.conv.in_channels
         channels = last.second.conv.out_channels
+        parts = (head.weight[:, :channels], head.weight[:, channels:])
         self._weights = [
             weight.detach().contiguous(memory_format=CHANNELS_LAST)
-            for weight in (head.weight[:, :channels], head.weight[:, channels:])
+            for weight in parts
+            if self._has_shortcut and self._is_split
         ]
 
     def push(self, image: Tensor) -> None:
