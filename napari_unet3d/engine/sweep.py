@@ -232,11 +232,9 @@ class _StreamedHead:
         self._has_shortcut = len(network.shortcut) > 0
         self._is_split = head.out_channels <= first.first.conv.in_channels
         channels = last.second.conv.out_channels
-        parts = (head.weight[:, :channels], head.weight[:, channels:])
         self._weights = [
-            weight.detach().contiguous(memory_format=CHANNELS_LAST)
-            for weight in parts
-            if self._has_shortcut and self._is_split
+            part.detach().contiguous(memory_format=CHANNELS_LAST)
+            for part in (head.weight[:, :channels], head.weight[:, channels:])
         ]
 
     def push(self, image: Tensor) -> None:

@@ -19,7 +19,7 @@ from napari_unet3d.engine.composition import (
     interleaved,
 )
 from napari_unet3d.engine.layers import Convolution, UpConvolution
-from napari_unet3d.engine.regions import crop
+from napari_unet3d.engine.regions import crop, grow, paddings_between
 from napari_unet3d.engine.unet import UNet3D
 
 STRIDES = st.tuples(*[st.sampled_from([2, 1, 3])] * 3)
@@ -54,18 +54,12 @@ def test_it_equals_upsampling_and_convolving_one_after_the_other(case):
     skip = numbers(2, 2, *finer, seed=1).requires_grad_()
     weights = numbers(2, 4, *(high - low for low, high in box), seed=2)
 
-    given_box = [
-        (max(0, low - 1), min(n, high + 1))
-        for (low, high), n in zip(box, finer, strict=True)
-    ]
-    padding = [
-        (1 - (low - a), 1 - (b - high))
-        for (low, high), (a, b) in zip(box, given_box, strict=True)
-    ]
+    needed = grow(box, 1, finer)
+    padding = paddings_between(needed, box)
     results = []
     for one in (True, False):
         if one:
-            part = crop(skip, given_box)
+            part = crop(skip, needed)
             out = convolve_joined(convolution, part, padding, up, below, box)
         else:
             joined = torch.cat([skip, up(below)], dim=1)
