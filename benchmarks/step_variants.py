@@ -81,6 +81,7 @@ class OwnSteps:
         self.optimization = trainer.optimization
         self.network = trainer.optimization.network
         self._data, self._plan = trainer.data, plan
+        self._class_weights = trainer.data.class_weights.at(0)
         self.batches = [self._draw(k, dense) for k in range(BATCHES)]
         self._dense, self._frozen, self._composed = dense, frozen, composed
 
@@ -103,7 +104,7 @@ class OwnSteps:
     def step(self, batch) -> None:
         """Do one step."""
         with self._as_asked():
-            self.optimization.step(batch, self._data.class_weights, RATE, self._frozen)
+            self.optimization.step(batch, self._class_weights, RATE, self._frozen)
 
     def forward(self, batch) -> torch.Tensor:
         """Compute the logits that the loss needs."""

@@ -1,12 +1,14 @@
 """Training steps a second: dense, label-driven, and the networks of peers.
 
     python benchmarks/training_step.py [--bases 8 16 32] [--patches 4x16x48x48]
+        [--labels slices slice strokes]
 
-All learn from the same patches of a generated volume with one annotated slice per axis:
-N×Z×Y×X voxels, Z being across the annotated slice. In the main table every network
-sees the image alone. A step is forward, loss over the labelled voxels, backward and
-optimizer (ours also clips the gradient and averages the weights); drawing the patches
-is measured apart. Variants take turns; the table shows medians.
+All learn from the same patches of a generated volume with one annotated slice per axis,
+a single slice across Z, or strokes on three slices: N×Z×Y×X voxels, Z being across the
+annotated slice. In the main table every network sees the image alone. A step is
+forward, loss over the labelled voxels, backward and optimizer (ours also clips the
+gradient and averages the weights); drawing the patches is measured apart. Variants take
+turns; the table shows medians.
 
 - ours, dense: logits of all voxels of the patch, with batch normalisation, upsampled
   and convolved one after the other as the paper draws it; "composed" does both at once
@@ -35,7 +37,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from itertools import product
 
+import numpy as np
 import torch
 from reporting import (
     add_options,
@@ -64,7 +68,9 @@ PEERS = {
     "MONAI DynUNet": "monai-dynunet",
     "pytorch-3dunet": "pytorch-3dunet",
 }
+LABELS = ("slices", "slice", "strokes")
 COLUMNS = {
+    "labels": ("labels", ""),
     "base": ("base", "d"),
     "patches": ("patches", ""),
     "variant": ("variant", ""),
@@ -77,6 +83,7 @@ COLUMNS = {
     "million parameters": ("parameters", ".2f"),
 }
 PARTS = {
+    "labels": ("labels", ""),
     "base": ("base", "d"),
     "patches": ("patches", ""),
     "variant": ("variant", ""),
@@ -99,6 +106,7 @@ def main(arguments=None):
         default=["4x16x48x48", "2x16x48x48", "2x32x64x64"],
         metavar="NxZxYxX",
     )
+    parser.add_argument("--labels", nargs="+", choices=LABELS, default=["slices"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     add_options(parser)
@@ -112,19 +120,33 @@ def main(arguments=None):
     print(facts)
     options.rate = facts.get("matrix rate, TFLOP/s")
     rows = []
-    for base in options.bases:
-        for patches in options.patches:
-            rows += measure(base, patches, options)
+    for base, patches, labels in product(
+        options.bases, options.patches, options.labels
+    ):
+        rows += measure(base, patches, labels, options)
     print_table(rows, COLUMNS)
     print_table([row for row in rows if "drawing" in row], PARTS)
     write_json(options.json, facts, rows=rows)
 
 
-def measure(base, patches, options):
+def annotated(truth, labels):
+    """Keep of the truth what a person painted, one of `LABELS`."""
+    if labels == "slice":
+        kept = np.zeros_like(truth)
+        kept[len(truth) // 2] = truth[len(truth) // 2]
+        return kept
+    kept = sparse_annotation(truth)
+    if labels == "strokes":
+        # Four voxels wide, through a sixth of every slice
+        places = np.indices(truth.shape).sum(axis=0)
+        kept[places % 24 >= 4] = 0
+    return kept
+
+
+def measure(base, patches, labels, options):
     """Measure all variants of one size, as rows of the table."""
     image, truth = tubules((96, 112, 112))
-    labels = Annotation.from_labels(sparse_annotation(truth))
-    volume = TrainingVolume(image, labels)
+    volume = TrainingVolume(image, Annotation.from_labels(annotated(truth, labels)))
     count, z, y, x = (int(n) for n in patches.split("x"))
     plan = PatchPlan(((z, y, x), (y, z, x), (y, x, z)), count)
     short = str(choose_precision(torch.device(options.device))).removeprefix("torch.")
@@ -158,6 +180,7 @@ def measure(base, patches, options):
     rows = []
     for name, variant in variants.items():
         row = {
+            "labels": labels,
             "base": base,
             "patches": patches,
             "variant": name,

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+BALANCE = 0.5
+"""Exponent of a class's inverse number of voxels in the weight of each."""
+
 
 def solve_head(
     vectors: Tensor, classes: Tensor, n_classes: int, ridge: Tensor | float
@@ -41,7 +44,7 @@ def solve_head(
     """
     wanted = functional.one_hot(classes, n_classes).to(vectors.dtype)
     counts = wanted.sum(0)
-    weight = (wanted / counts.clamp_min(1).sqrt()).sum(1, keepdim=True)
+    weight = (wanted / counts.clamp_min(1) ** BALANCE).sum(1, keepdim=True)
     weight = weight / weight.sum()
     design = functional.pad(vectors, (0, 1), value=1.0)
     gram = (design * weight).T @ design

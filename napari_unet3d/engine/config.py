@@ -223,7 +223,8 @@ class TrainingConfig:
         ge=0,
         le=1,
         description="Exponent of the inverse class frequency that makes the automatic "
-        "class weights: 0 all alike, 1 fully balanced",
+        "class weights: 0 all alike, 1 fully balanced; after a warm start it begins at "
+        "0.5 at least, for 200 steps",
     )
     validation_fraction: float = Field(
         default=0.1,

@@ -283,7 +283,7 @@ class Trainer:
         with self._next_batch.ahead(*source, self.step + 1):
             loss = self.optimization.step(
                 batch,
-                self.data.class_weights,
+                self.data.class_weights.at(self.step),
                 self.schedule.learning_rate,
                 self.schedule.progress >= self.training.freeze_statistics,
             )

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .batches import BatchSource
+from .class_weights import ClassWeights
 from .errors import EngineError
 from .label_checks import check_annotations
-from .loss import automatic_class_weights
 from .normalize import IntensityStatistics, as_channels_first
 from .ranks import ALONE, Ranks
 from .validation import HeldOut
@@ -88,8 +87,8 @@ class TrainingData:
     """Draws training batches."""
     held_out: HeldOut
     """Measures on what is held out."""
-    class_weights: Tensor
-    """Weight of each class in the loss."""
+    class_weights: ClassWeights
+    """How much each class counts in the loss."""
 
     def __init__(
         self,
@@ -197,28 +196,9 @@ class TrainingData:
         self.batches = BatchSource(
             self.features, taught, self._training.augmentation, self._model
         )
-        self.class_weights = self._choose_class_weights(taught)
-
-    def _choose_class_weights(self, annotations: Sequence[Annotation]) -> Tensor:
-        n_classes = self._model.n_classes or 0
-        device = self.features[0].device
-        given = self._training.class_weights
-        if given is not None:
-            if len(given) != n_classes:
-                raise EngineError(
-                    f"class_weights has {len(given)} values, {given}, but there are "
-                    f"{n_classes} classes; give one weight for each"
-                )
-            if not any(given):
-                raise EngineError(
-                    "all class_weights are 0, so nothing would be learned; give one "
-                    "class at least a weight above 0"
-                )
-            return torch.tensor(given, device=device)
-        labels = np.concatenate([annotation.labels for annotation in annotations])
-        counts = np.bincount(labels, minlength=n_classes + 1)[1:]
-        balance = self._training.class_balance
-        return automatic_class_weights(counts.tolist(), balance).to(device)
+        self.class_weights = ClassWeights(
+            self._model, self._training, taught, self.features[0].device
+        )
 
 
 def _check_validation(volumes: Sequence[TrainingVolume], model: ModelConfig) -> None:

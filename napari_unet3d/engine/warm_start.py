@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .ahead import ahead
 from .checkpoint import build_network
-from .closed_form import solve_head
+from .closed_form import BALANCE, solve_head
 from .config import ModelConfig
 from .layers import Convolution
 from .loss import automatic_class_weights
@@ -161,7 +161,7 @@ def _learn_from_voxels(
     image = images.T[None, :, None, None]
     counts = classes.bincount(minlength=head.out_channels).tolist()
     # As the closed form weighs them
-    weight = automatic_class_weights(counts, 0.5).to(vectors.device)
+    weight = automatic_class_weights(counts, BALANCE).to(vectors.device)
     optimizer = torch.optim.AdamW(
         [*network.shortcut.parameters(), *head.parameters()],
         lr=LEARNING_RATE,

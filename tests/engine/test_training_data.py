@@ -123,24 +123,13 @@ def test_validation_volumes_that_do_not_fit_are_refused(
         make((3, 7, 11), validation=[other], n_classes=n_classes)
 
 
-def test_class_weights_are_those_of_the_labels_that_are_taught(make):
-    data = make((3, 7), class_balance=1.0, validation_fraction=0)
-    data.refresh(PLAN)
-    counts = data.volumes[0].annotation.counts
-    total = data.class_weights.numpy() * counts
-    np.testing.assert_allclose(total, total[0], rtol=1e-5)
-
-
-def test_class_weights_can_be_given(make):
-    data = make((3, 7), class_weights=(1.0, 2.0, 0.5))
-    data.refresh(PLAN)
-    assert data.class_weights.tolist() == [1.0, 2.0, 0.5]
-    wrong = make((3, 7), class_weights=(1.0, 2.0))
-    with pytest.raises(EngineError, match=r"2 values, \(1.0, 2.0\), but there are 3"):
-        wrong.refresh(PLAN)
-    nothing = make((3, 7), class_weights=(0.0, 0.0, 0.0))
-    with pytest.raises(EngineError, match="all class_weights are 0"):
-        nothing.refresh(PLAN)
+def test_classes_are_weighed_by_the_labels_that_are_taught(make):
+    data = make((3, 7), class_balance=1.0, validation_fraction=0.5)
+    for learn_all in (False, True):
+        data.refresh(PLAN, learn_all)
+        taught = data.batches._sampler.annotations[0]
+        total = data.class_weights.at(0).numpy() * taught.counts
+        np.testing.assert_allclose(total, total[0], rtol=1e-5)
 
 
 def test_an_image_that_cannot_be_normalized_is_named(make, sparse):
