@@ -81,6 +81,8 @@ class AnnotatedVolume(QObject):
         self._removals: list[_Removal] = []
         self.set_classes(classes_of(layer, classes))
         self._watch.watch(layer)
+        # Nobody listened during the first look.
+        self._complained = 0
 
     @property
     def labelled(self) -> Labelled:

@@ -32,6 +32,7 @@ class DataSection(Section):
     changed = Signal()
     """Another image, channel or time point."""
     annotation_changed = Signal()
+    """Another annotation layer is chosen, or there are none to choose any more."""
     new_annotation = Signal()
     restore = Signal()
     keep_aside = Signal()
@@ -60,6 +61,8 @@ class DataSection(Section):
             "Add an empty layer on the grid of the image, ready to paint",
             self.new_annotation.emit,
         )
+        self.time_in_view = wrapped()
+        self.time_in_view.hide()
         self.others = OtherVolumes()
         self.problem = wrapped()
         self.problem.hide()
@@ -77,6 +80,7 @@ class DataSection(Section):
         grid.addWidget(self.annotations, 2, 1, 1, 4)
         grid.setColumnStretch(1, 1)
         self.rows.addLayout(grid)
+        self.rows.addWidget(self.time_in_view)
         self.rows.addWidget(self.new)
         self.rows.addWidget(self.others)
         self.rows.addWidget(self.problem)
@@ -116,7 +120,9 @@ class DataSection(Section):
 
     def set_annotations(self, layers: Sequence[Labels], chosen: Labels | None) -> None:
         """Offer layers that fit the image."""
-        if _fill(self.annotations, layers, chosen):
+        self.annotations.setPlaceholderText("choose a layer" if layers else "")
+        had_some = self.annotations.count() > 0
+        if _fill(self.annotations, layers, chosen) or had_some != bool(layers):
             self.annotation_changed.emit()
 
     def choose_annotation(self, layer: Labels) -> None:
@@ -130,6 +136,23 @@ class DataSection(Section):
                 combo.setItemText(index, combo.itemData(index).name)
         for action in self._menu.actions():
             action.setText(action.data().name)
+
+    def set_time(self, time: int) -> None:
+        """Choose the nearest time point there is; nobody is told."""
+        self.time.blockSignals(True)
+        self.time.setValue(time)
+        self.time.blockSignals(False)
+
+    def show_time_in_view(self, time: int | None) -> None:
+        """Say so where another time point is in view than the chosen one."""
+        differs = time is not None and time != self.time.value()
+        self.time_in_view.setText(
+            f"Time {time} is in view, and what is painted belongs to time "
+            f"{self.time.value()}: set Time to {time} to annotate what you see."
+            if differs
+            else ""
+        )
+        self.time_in_view.setVisible(differs)
 
     def show_problem(self, sentence: str | None) -> None:
         """Say why the image cannot be used."""

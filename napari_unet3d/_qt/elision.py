@@ -59,6 +59,8 @@ class ElidedComboBox(QComboBox):
             self,
         )
         whole = option.currentText
+        if self.currentIndex() < 0:
+            whole = self.placeholderText()
         option.currentText = self.fontMetrics().elidedText(
             whole, self._mode, room.width()
         )

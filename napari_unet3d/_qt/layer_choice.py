@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QObject, Signal
 
@@ -43,6 +44,8 @@ class LayerChoice(QObject):
         self._section = section
         self._learning = learning
         self._watched: tuple[VolumeChoice, ...] = ()
+        self._bereft: VolumeChoice | None = None
+        """The volume whose annotation was removed last."""
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._on_layers)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -86,7 +89,7 @@ class LayerChoice(QObject):
 
     def reconsider(self) -> None:
         """See which annotations still fit their images."""
-        self._learning.drop_missing()
+        self._drop_missing()
         self.offer_annotations()
 
     def _annotation_of(
@@ -96,6 +99,10 @@ class LayerChoice(QObject):
         remembered = self._learning.of(choice)
         if remembered is not None and remembered.layer in fitting:
             return remembered.layer
+        if self._bereft is not None and self._bereft.is_at(choice):
+            # A training may be under way: it must not go on with other labels
+            # unless the person says so.
+            return None
         taken = [volume.layer for volume in self._learning.volumes]
         images = {layer.name for layer in self._viewer.layers if _is_image(layer)}
         free = [
@@ -103,9 +110,20 @@ class LayerChoice(QObject):
             for layer in fitting
             if layer not in taken and not _is_of_another(layer, choice, images)
         ]
-        own = [layer for layer in free if METADATA in layer.metadata]
-        found: Labels | None = (own or free or [None])[-1]
-        return found
+        # Others may be anything, dense results or instances by the thousand: they are
+        # offered, but whether to learn from them is for the person to say.
+        own = [
+            layer for layer in free if METADATA in layer.metadata or _is_empty(layer)
+        ]
+        return own[-1] if own else None
+
+    def _drop_missing(self) -> None:
+        """Forget annotations that are gone; note whether the chosen image had one."""
+        choice = self._section.choice()
+        before = self._learning.of(choice)
+        self._learning.drop_missing()
+        if before is not None and self._learning.of(choice) is None:
+            self._bereft = choice
 
     def _watch(self, choices: tuple[VolumeChoice, ...]) -> None:
         for layer in _layers_of(self._watched):
@@ -125,7 +143,7 @@ class LayerChoice(QObject):
             for choice in self._watched
             if any(layer not in layers for layer in (choice.layer, *choice.others))
         ]
-        self._learning.drop_missing()
+        self._drop_missing()
         self._section.set_images(
             [layer for layer in layers if _is_image(layer)], self._preferred()
         )
@@ -137,7 +155,7 @@ class LayerChoice(QObject):
         self._section.show_names()
 
     def _on_data(self, event: Event) -> None:
-        self._learning.drop_missing()
+        self._drop_missing()
         lost = [
             choice
             for choice in self._watched
@@ -169,6 +187,11 @@ class LayerChoice(QObject):
 def _is_image(layer: Layer) -> bool:
     """Whether a layer is an image that the plugin has not made itself."""
     return isinstance(layer, Image) and "kind" not in layer.metadata.get(METADATA, {})
+
+
+def _is_empty(layer: Labels) -> bool:
+    """Whether nothing is labelled: a layer just made with napari's own button."""
+    return isinstance(layer.data, np.ndarray) and not layer.data.any()
 
 
 def _is_of_another(layer: Labels, choice: VolumeChoice, images: set[str]) -> bool:

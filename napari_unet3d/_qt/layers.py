@@ -77,10 +77,9 @@ def add_annotation(
     data: Any = None,
 ) -> Labels:
     """Add an empty annotation layer on the grid of an image, ready to paint."""
-    suffix = f" (time {choice.time})" if "T" in choice.axes else ""
     layer = viewer.add_labels(
         empty_volume(choice.shape) if data is None else data,
-        name=f"{choice.layer.name} annotation{suffix}",
+        name=_named(choice, "annotation"),
         opacity=0.7,
         metadata={METADATA: {"kind": "annotation", **_origin(choice)}},
         **grid_of(choice.layer),
@@ -103,7 +102,7 @@ def add_labels(
     with _same_selection(viewer):
         layer = viewer.add_labels(
             data,
-            name=f"{choice.layer.name} {kind}",
+            name=_named(choice, kind),
             opacity=opacity,
             colormap=colormap_of(classes, hide_background=True),
             metadata={
@@ -132,7 +131,7 @@ def add_image(
     with _same_selection(viewer):
         layer = viewer.add_image(
             data,
-            name=f"{choice.layer.name} {kind}",
+            name=_named(choice, kind),
             colormap=colormap,
             blending="additive",
             opacity=0.7,
@@ -209,6 +208,11 @@ class _same_selection:
     def __exit__(self, *_: object) -> None:
         if self.active is not None and self.active in self.viewer.layers:
             self.viewer.layers.selection.active = self.active
+
+
+def _named(choice: VolumeChoice, kind: str) -> str:
+    time = f" (time {choice.time})" if "T" in choice.axes else ""
+    return f"{choice.layer.name} {kind}{time}"
 
 
 def _origin(choice: VolumeChoice) -> dict[str, Any]:

@@ -73,11 +73,7 @@ class Learning(QObject):
         """Return the remembered volume of an image, whatever its channels."""
         if choice is None:
             return None
-        same = (
-            volume
-            for volume in self.volumes
-            if volume.choice.layer == choice.layer and volume.choice.time == choice.time
-        )
+        same = (volume for volume in self.volumes if volume.choice.is_at(choice))
         return next(same, None)
 
     def learned_from(self, choice: VolumeChoice | None) -> list[AnnotatedVolume]:

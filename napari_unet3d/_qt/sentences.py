@@ -118,11 +118,27 @@ def why_not_together(
 
 
 def why_not_trainable(
-    looks: Sequence[Labelled], classes: Classes, summary: ModelSummary | None
+    looks: Sequence[Labelled],
+    classes: Classes,
+    summary: ModelSummary | None,
+    offered: bool = False,
 ) -> str | None:
-    """Say what annotations still lack; `None` if they can be trained on."""
+    """Say what annotations still lack; `None` if they can be trained on.
+
+    Parameters
+    ----------
+    looks : sequence of Labelled
+        The annotations.
+    classes : tuple of LabelClass
+        Theirs.
+    summary : ModelSummary, optional
+        Of the model that is trained on.
+    offered : bool
+        Whether there are layers that could be chosen as the annotation.
+    """
     if not looks:
-        return "There is no annotation: press New annotation layer and paint."
+        other = ", or choose a layer under Labels" if offered else ""
+        return f"There is no annotation: press New annotation layer and paint{other}."
     found = np.flatnonzero(sum(labelled.counts for labelled in looks))
     if not len(found):
         return "Nothing is labelled yet: paint a slice, the background too."

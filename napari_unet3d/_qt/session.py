@@ -24,6 +24,7 @@ from .segmentation_file import must_go_to_disk, target_beside
 from .segmenting import Segmenting
 from .sentences import why_model_does_not_fit, why_not_trainable
 from .state import Phase, State
+from .time_point import TimePoint
 from .volume_transfer import VolumeTransfer
 from .volumes import problem_of
 
@@ -94,6 +95,7 @@ class Session(QObject):
         self.layer_choice = LayerChoice(
             viewer, widget.data, self.learning, self.transfer.choices, self
         )
+        self.time_point = TimePoint(viewer, widget.data, self)
         self.choice: VolumeChoice | None = None
         self._closed = False
 
@@ -114,6 +116,7 @@ class Session(QObject):
                 [v.labelled for v in self.learning.learned_from(self.choice)],
                 self.learning.classes(self.choice),
                 self.summary,
+                offered=self.widget.data.annotations.count() > 0,
             ),
             has_annotation=self.annotating.labelled is not None,
             others=self.learning.others(self.choice),
@@ -137,6 +140,7 @@ class Session(QObject):
         shortcuts.unbind(self.viewer, shortcuts.ALL)
         self.disconnect_sources()
         self.layer_choice.close()
+        self.time_point.close()
         self.annotating.close()
         self.learning.close()
         self.transfer.close()

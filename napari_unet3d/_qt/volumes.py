@@ -106,6 +106,10 @@ class VolumeChoice:
             *((full_resolution(o), "ZYX" + "C" * o.rgb) for o in self.others),
         ]
 
+    def is_at(self, other: VolumeChoice) -> bool:
+        """Whether both are of the same layer and time, whatever their channels."""
+        return self.layer == other.layer and self.time == other.time
+
     def same_as(self, other: VolumeChoice | None) -> bool:
         """Whether both stand for the same voxels."""
         return (
