@@ -127,7 +127,8 @@ def annotated_slices(labelled: Labelled) -> list[Slice]:
     """List the slices that are annotated, over all three planes.
 
     A slice counts from `ENOUGH` of it on, or where it has more labels than its two
-    neighbours; a slice across another axis, seen edge-on, does not make one.
+    neighbours; a slice across another axis, seen edge-on, does not make one. A slice
+    that is labelled all over always counts.
     """
     found = []
     for axis, counts in enumerate(counts_per_slice(labelled)):
@@ -136,7 +137,7 @@ def annotated_slices(labelled: Labelled) -> list[Slice]:
         peak = (counts > 1.5 * padded[:-2]) & (counts > 1.5 * padded[2:])
         dense = counts >= ENOUGH * area
         usual = np.median(counts)
-        chosen = (dense | peak) & (counts > 1.5 * usual)
+        chosen = (dense | peak) & (counts > 1.5 * usual) | (counts == area)
         found += [Slice(axis, int(k)) for k in np.flatnonzero(chosen)]
     return found
 

@@ -14,6 +14,7 @@ from napari_unet3d.engine.errors import EngineError
 from . import annotation_file
 from .annotation_file import AnnotationFile
 from .layers import grid_of
+from .projects import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,9 +125,13 @@ class Autosave(QObject):
             _logger.warning("autosave failed: %s", error)
             if not self._complained:
                 self._complained = True
+                reason = str(error)
+                if isinstance(error, OSError) and error.filename:
+                    reason = f"{error.filename}: {error.strerror}"
                 self.failed.emit(
-                    f"The annotation is not being kept: {error}. Save it with File → "
-                    "Save Selected Layers."
+                    f"The annotation is not being kept: {reason}. Save it with File → "
+                    "Save Selected Layers, or name another folder in the environment "
+                    f"variable {VARIABLE} and open napari again."
                 )
 
 

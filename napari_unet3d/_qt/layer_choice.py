@@ -9,7 +9,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QObject, Signal
 
 from .classes import METADATA
-from .layers import is_annotation_for, put_on_grid
+from .layers import is_annotation_for, put_on_grid, remember
 from .volumes import problem_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class LayerChoice(QObject):
         self._watched: tuple[VolumeChoice, ...] = ()
         self._bereft: VolumeChoice | None = None
         """The volume whose annotation was removed last."""
+        self._names: list[tuple[Layer, str]] = []
+        """Of the images, before one is renamed."""
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._on_layers)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -62,6 +64,7 @@ class LayerChoice(QObject):
             event.disconnect(self._on_layers)
         events.renamed.disconnect(self._on_renamed)
         self._watch(())
+        self._names.clear()
 
     def watch(self) -> None:
         """Watch the chosen image, annotated ones and those that the worker knows."""
@@ -144,14 +147,21 @@ class LayerChoice(QObject):
             if any(layer not in layers for layer in (choice.layer, *choice.others))
         ]
         self._drop_missing()
-        self._section.set_images(
-            [layer for layer in layers if _is_image(layer)], self._preferred()
-        )
+        images = [layer for layer in layers if _is_image(layer)]
+        self._names = [(layer, layer.name) for layer in images]
+        self._section.set_images(images, self._preferred())
         self.offer_annotations()
         self.watch()
         self._tell(lost, "“{}” was removed.")
 
     def _on_renamed(self, event: object = None) -> None:
+        """Let what was made for an image follow its new name."""
+        for image, name in self._names:
+            if image.name != name:
+                for layer in self._viewer.layers:
+                    if layer.metadata.get(METADATA, {}).get("image") == name:
+                        remember(layer, {"image": image.name})
+        self._names = [(image, image.name) for image, _ in self._names]
         self._section.show_names()
 
     def _on_data(self, event: Event) -> None:

@@ -88,7 +88,7 @@ def after(state: State, event: Event) -> State:
                 has_model=False,
                 device="the worker has ended",
                 device_warning="",
-                model="No model: the worker has ended.",
+                model=describe_model(None),
             )
     return state
 

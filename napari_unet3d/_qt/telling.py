@@ -155,14 +155,15 @@ class Telling(Session):
         if len(recent) >= MOST_DEATHS:
             show_error(f"{sentence} It ended {len(recent)} times within a minute.")
             return
-        show_error(
-            f"{sentence} It is being started again"
-            + (
-                "; press Continue to go on from the last checkpoint."
-                if self.kept_model
-                else "."
-            )
-        )
+        follows = "."
+        if self.kept_model:
+            follows = "; press Continue to go on from the last checkpoint."
+        elif self.state.step:
+            # There is none within the first minute.
+            follows = ". What was trained is lost, and Train begins anew."
+            self.widget.training.plot("clear_points")
+            self.set_state(step=0, loss=None, held_out_iou=None)
+        show_error(f"{sentence} It is being started again{follows}")
         self.restart()
 
 

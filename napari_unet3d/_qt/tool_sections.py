@@ -53,7 +53,10 @@ class AnnotateSection(Section):
         self.clear_button = button(
             "Clear slice", "Erase the labels of this slice", self.clear.emit
         )
-        self.slices = ElidedComboBox("Go to an annotated slice")
+        self.slices = ElidedComboBox(
+            "Go to an annotated slice: one of which a good part is labelled, a few "
+            "strokes do not make one"
+        )
         self.slices.activated.connect(self._on_slice)
         grid = QGridLayout()
         grid.setSpacing(3)

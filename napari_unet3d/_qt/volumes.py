@@ -169,6 +169,11 @@ def problem_of(choice: VolumeChoice | None) -> str | None:
             f"“{name}” has {choice.layer.ndim} axes, and at most time, channel, Z, Y "
             "and X are understood: open a part of it."
         )
+    if 0 in full_resolution(choice.layer).shape:
+        return (
+            f"“{name}” has no voxels, its shape is "
+            f"{_times(full_resolution(choice.layer).shape)}: open another image."
+        )
     for other in choice.others:
         if spatial_shape(other) != choice.shape or other.ndim != 3:
             return (

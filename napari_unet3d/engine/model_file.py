@@ -34,9 +34,15 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
     Raises
     ------
     SaveError
-        Where the folder cannot be written to or is full.
+        Where the folder cannot be written to or is full, or a device has the name.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # It would be replaced, which an administrator is allowed to do.
+        what = "folder" if path.is_dir() else "device"
+        raise SaveError(
+            f"cannot write the model {path}: it is a {what}; choose another name"
+        )
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

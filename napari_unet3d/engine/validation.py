@@ -60,6 +60,9 @@ class HeldOut:
         ranks: Ranks = ALONE,
     ) -> None:
         self.voxels = sum(len(annotation) for annotation in annotations)
+        found = [np.unique(annotation.labels) for annotation in annotations]
+        self.tells_classes = len(set().union(*map(np.ndarray.tolist, found))) > 1
+        """Whether more than one class is held out: one alone is always found."""
         self.fingerprint = _fingerprint(annotations)
         self._n_classes = model.n_classes or 0
         self.plan = plan

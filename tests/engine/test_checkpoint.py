@@ -127,6 +127,15 @@ def test_a_folder_that_does_not_exist_is_a_sentence(model, tmp_path):
         save(model, tmp_path / "nowhere" / "model")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs special files")
+def test_a_device_is_not_replaced(model, tmp_path):
+    path = tmp_path / "device"
+    os.mkfifo(path)
+    with pytest.raises(SaveError, match=f"{path}: it is a device; choose another"):
+        save(model, path)
+    assert path.is_fifo()
+
+
 def test_a_folder_is_no_model_file(model, tmp_path):
     with pytest.raises(EngineError, match=f"cannot write the model {tmp_path}"):
         save(model, tmp_path)

@@ -85,6 +85,12 @@ def test_every_measurement_looks_at_the_same_voxels(truth, slices):
     np.testing.assert_array_equal(first.truth, again.truth)
 
 
+def test_a_single_class_tells_nothing(truth, slices):
+    assert held_out(truth, slices).tells_classes
+    assert not held_out(truth, slices & (truth == 2)).tells_classes
+    assert not held_out(truth, ~slices & slices).tells_classes
+
+
 def test_nothing_held_out_is_no_score(truth, slices):
     part = held_out(truth, ~slices & slices)
     assert part.voxels == 0

@@ -88,6 +88,11 @@ def test_annotated_slices_are_those_painted_not_those_seen_edge_on():
     assert slices_per_class(found, annotated_slices(found), 3)[2] == 1
 
 
+def test_slices_of_a_volume_labelled_all_over_are_annotated():
+    *_, found = scan(np.ones((3, 4, 5), np.uint8))
+    assert len(annotated_slices(found)) == 3 + 4 + 5
+
+
 def test_changes_lead_from_one_state_to_the_other():
     rng = np.random.default_rng(0)
     before = (rng.integers(0, 4, (5, 6, 7)) * (rng.random((5, 6, 7)) < 0.3)).astype(

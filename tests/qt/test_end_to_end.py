@@ -136,6 +136,20 @@ def test_a_killed_worker_is_started_again_with_the_last_model(driver, ball, said
     assert driver.viewer.layers["ball segmentation"].data.all()
 
 
+def test_a_worker_killed_before_the_first_checkpoint_says_what_is_lost(
+    driver, ball, said
+):
+    driver.start(ball[1])
+    os.kill(driver.controller.client.pid, signal.SIGTERM)
+    driver.wait(lambda: any("What was trained is lost" in each for each in said))
+    driver.wait(lambda: driver.phase == "idle")
+    state = driver.controller.state
+    assert state.progress_line == ""
+    assert state.model.startswith("No model yet")
+    driver.press(driver.widget.training.train_button)
+    driver.trained(1)
+
+
 def test_the_image_is_removed_while_training(driver, ball, said):
     driver.start(ball[1])
     driver.viewer.layers.remove(driver.viewer.layers["ball"])

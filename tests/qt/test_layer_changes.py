@@ -47,6 +47,16 @@ def test_boxes_follow_the_names_of_the_layers(driver, ball):
     assert data.choice().layer.name == "kidney"
 
 
+def test_what_was_made_for_an_image_follows_its_new_name(driver, ball):
+    image = driver.viewer.layers["ball"]
+    driver.widget.data.new.click()
+    image.name = "kidney"
+    image.scale = (3, 1, 1)
+    annotation = driver.widget.data.annotation()
+    assert tuple(annotation.scale) == (3, 1, 1)
+    assert annotation.metadata["napari-unet3d"]["image"] == "kidney"
+
+
 def test_an_image_that_was_renamed_keeps_its_project(driver, projects):
     from napari_unet3d._qt.projects import Project
 

@@ -102,6 +102,12 @@ def test_axes_are_guessed_from_labels_and_sizes():
         (VolumeChoice(Image(np.zeros((5, 6)), name="flat")), "“flat” has 2 axes"),
         (
             VolumeChoice(
+                Image(np.zeros((0, 5, 6)), contrast_limits=(0, 1), name="none")
+            ),
+            "“none” has no voxels, its shape is 0 × 5 × 6",
+        ),
+        (
+            VolumeChoice(
                 Image(np.zeros((5, 6, 7)), name="a"),
                 others=(Image(np.zeros((5, 6, 8)), name="b"),),
             ),
