@@ -51,7 +51,9 @@ class DataSection(Section):
         self.time = QSpinBox()
         self.time.setToolTip("The time point that is annotated")
         self.channels = QToolButton()
-        self.channels.setText("Channels")
+        # napari's theme draws the arrow of a menu over the text.
+        self.channels.setText("Channels ▾")
+        self.channels.setStyleSheet("QToolButton::menu-indicator { image: none; }")
         self.channels.setToolTip("Layers that are further channels of this image")
         self.channels.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._menu = QMenu(self.channels)
