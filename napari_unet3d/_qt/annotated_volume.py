@@ -89,6 +89,13 @@ class AnnotatedVolume(QObject):
         """What was labelled at the last look."""
         return self._watch.labelled
 
+    def is_whole(self, viewer: ViewerModel) -> bool:
+        """Whether the annotation is still there, or its image is not either."""
+        layers = viewer.layers
+        return self.choice.layer not in layers or (
+            self.layer in layers and tuple(self.layer.data.shape) == self.labelled.shape
+        )
+
     def look(self) -> Labelled:
         """Look at the layer now, rather than a moment after the last stroke."""
         return self._watch.flush()

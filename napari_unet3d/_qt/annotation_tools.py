@@ -127,9 +127,12 @@ def annotated_slices(labelled: Labelled) -> list[Slice]:
     """List the slices that are annotated, over all three planes.
 
     A slice counts from `ENOUGH` of it on, or where it has more labels than its two
-    neighbours; a slice across another axis, seen edge-on, does not make one. A slice
-    that is labelled all over always counts.
+    neighbours; a slice across another axis, seen edge-on, does not make one. Of a
+    volume that is labelled all over, all slices across its shortest axis count.
     """
+    if len(labelled.index) == np.prod(labelled.shape):
+        axis = int(np.argmin(labelled.shape))
+        return [Slice(axis, k) for k in range(labelled.shape[axis])]
     found = []
     for axis, counts in enumerate(counts_per_slice(labelled)):
         area = np.prod(labelled.shape) / labelled.shape[axis]
@@ -137,7 +140,8 @@ def annotated_slices(labelled: Labelled) -> list[Slice]:
         peak = (counts > 1.5 * padded[:-2]) & (counts > 1.5 * padded[2:])
         dense = counts >= ENOUGH * area
         usual = np.median(counts)
-        chosen = (dense | peak) & (counts > 1.5 * usual) | (counts == area)
+        full = (counts == area) & (counts < area).any()
+        chosen = (dense | peak) & (counts > 1.5 * usual) | full
         found += [Slice(axis, int(k)) for k in np.flatnonzero(chosen)]
     return found
 

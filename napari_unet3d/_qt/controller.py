@@ -194,6 +194,7 @@ class Controller(Reactions):
 
     def new_model(self) -> None:
         """Forget the model."""
+        self.model_file = None
         self.client.new_model()
         self.previewing.forget()
         self.widget.training.plot("clear_points")

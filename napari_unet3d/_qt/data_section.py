@@ -32,7 +32,7 @@ class DataSection(Section):
     changed = Signal()
     """Another image, channel or time point."""
     annotation_changed = Signal()
-    """Another annotation layer is chosen, or there are none to choose any more."""
+    """Another annotation layer is chosen; there are some to choose now, or none."""
     new_annotation = Signal()
     restore = Signal()
     keep_aside = Signal()

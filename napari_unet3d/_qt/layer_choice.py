@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.utils.events import Event
 
+    from .annotated_volume import AnnotatedVolume
     from .data_section import DataSection
     from .learning import Learning
     from .volumes import VolumeChoice
@@ -44,13 +45,14 @@ class LayerChoice(QObject):
         self._section = section
         self._learning = learning
         self._watched: tuple[VolumeChoice, ...] = ()
-        self._bereft: VolumeChoice | None = None
-        """The volume whose annotation was removed last."""
+        self._bereft: list[VolumeChoice] = []
+        """Volumes whose annotation was removed, and that have got no other."""
         self._names: list[tuple[Layer, str]] = []
         """Of the images, before one is renamed."""
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._on_layers)
         viewer.layers.events.renamed.connect(self._on_renamed)
+        learning.dropped.connect(self._on_dropped)
 
     def start(self) -> None:
         """Offer what is there."""
@@ -63,11 +65,18 @@ class LayerChoice(QObject):
         for event in (events.inserted, events.removed):
             event.disconnect(self._on_layers)
         events.renamed.disconnect(self._on_renamed)
+        self._learning.dropped.disconnect(self._on_dropped)
         self._watch(())
         self._names.clear()
+        self._bereft.clear()
 
     def watch(self) -> None:
         """Watch the chosen image, annotated ones and those that the worker knows."""
+        self._bereft = [
+            choice
+            for choice in self._bereft
+            if choice.layer in self._viewer.layers and self._learning.of(choice) is None
+        ]
         chosen = self._section.choice()
         self._watch(
             (
@@ -92,7 +101,7 @@ class LayerChoice(QObject):
 
     def reconsider(self) -> None:
         """See which annotations still fit their images."""
-        self._drop_missing()
+        self._learning.drop_missing()
         self.offer_annotations()
 
     def _annotation_of(
@@ -102,31 +111,27 @@ class LayerChoice(QObject):
         remembered = self._learning.of(choice)
         if remembered is not None and remembered.layer in fitting:
             return remembered.layer
-        if self._bereft is not None and self._bereft.is_at(choice):
-            # A training may be under way: it must not go on with other labels
-            # unless the person says so.
-            return None
         taken = [volume.layer for volume in self._learning.volumes]
-        images = {layer.name for layer in self._viewer.layers if _is_image(layer)}
         free = [
             layer
             for layer in fitting
-            if layer not in taken and not _is_of_another(layer, choice, images)
+            if layer not in taken and not _is_of_another(layer, choice)
         ]
-        # Others may be anything, dense results or instances by the thousand: they are
-        # offered, but whether to learn from them is for the person to say.
-        own = [
-            layer for layer in free if METADATA in layer.metadata or _is_empty(layer)
+        # A training may be under way: where its annotation was removed it must not go
+        # on with other labels unless the person says so. Nor are labels of other tools
+        # taken, which may be anything: instances by the thousand, dense results.
+        takes_own = not any(bereft.is_at(choice) for bereft in self._bereft)
+        chosen = [
+            layer
+            for layer in free
+            if _is_empty(layer) or (takes_own and METADATA in layer.metadata)
         ]
-        return own[-1] if own else None
+        return chosen[-1] if chosen else None
 
-    def _drop_missing(self) -> None:
-        """Forget annotations that are gone; note whether the chosen image had one."""
-        choice = self._section.choice()
-        before = self._learning.of(choice)
-        self._learning.drop_missing()
-        if before is not None and self._learning.of(choice) is None:
-            self._bereft = choice
+    def _on_dropped(self, volume: AnnotatedVolume) -> None:
+        """Note that a volume has lost its annotation, unless that is still there."""
+        if not volume.is_whole(self._viewer):
+            self._bereft.append(volume.choice)
 
     def _watch(self, choices: tuple[VolumeChoice, ...]) -> None:
         for layer in _layers_of(self._watched):
@@ -146,7 +151,7 @@ class LayerChoice(QObject):
             for choice in self._watched
             if any(layer not in layers for layer in (choice.layer, *choice.others))
         ]
-        self._drop_missing()
+        self._learning.drop_missing()
         images = [layer for layer in layers if _is_image(layer)]
         self._names = [(layer, layer.name) for layer in images]
         self._section.set_images(images, self._preferred())
@@ -156,16 +161,20 @@ class LayerChoice(QObject):
 
     def _on_renamed(self, event: object = None) -> None:
         """Let what was made for an image follow its new name."""
+        self._section.show_names()
+        names = [layer.name for layer in self._viewer.layers]
+        if len(set(names)) < len(names):
+            # For a moment: napari is about to give one of them another name.
+            return
         for image, name in self._names:
             if image.name != name:
                 for layer in self._viewer.layers:
                     if layer.metadata.get(METADATA, {}).get("image") == name:
                         remember(layer, {"image": image.name})
         self._names = [(image, image.name) for image, _ in self._names]
-        self._section.show_names()
 
     def _on_data(self, event: Event) -> None:
-        self._drop_missing()
+        self._learning.drop_missing()
         lost = [
             choice
             for choice in self._watched
@@ -201,15 +210,17 @@ def _is_image(layer: Layer) -> bool:
 
 def _is_empty(layer: Labels) -> bool:
     """Whether nothing is labelled: a layer just made with napari's own button."""
-    return isinstance(layer.data, np.ndarray) and not layer.data.any()
+    data = layer.data
+    in_memory = isinstance(data, np.ndarray) and not isinstance(data, np.memmap)
+    return in_memory and not data.any()
 
 
-def _is_of_another(layer: Labels, choice: VolumeChoice, images: set[str]) -> bool:
-    """Whether a layer was made for another image of the viewer, or another time."""
+def _is_of_another(layer: Labels, choice: VolumeChoice) -> bool:
+    """Whether a layer was made for another image, or another time."""
     made_for = layer.metadata.get(METADATA, {})
     name = made_for.get("image", choice.layer.name)
     if name != choice.layer.name:
-        return name in images
+        return True
     return bool(made_for.get("time", choice.time) != choice.time)
 
 

@@ -179,6 +179,11 @@ def remember(layer: Layer, facts: dict[str, Any]) -> None:
     layer.metadata = {**layer.metadata, METADATA: kept}
 
 
+def remember_origin(layer: Layer, choice: VolumeChoice) -> None:
+    """Write down in a layer which image it belongs to, and which time of it."""
+    remember(layer, _origin(choice))
+
+
 def refresh(layer: Layer) -> None:
     """Show what has changed in the array of a layer."""
     layer.refresh(thumbnail=False, highlight=False, extent=False)
@@ -211,8 +216,7 @@ class _same_selection:
 
 
 def _named(choice: VolumeChoice, kind: str) -> str:
-    time = f" (time {choice.time})" if "T" in choice.axes else ""
-    return f"{choice.layer.name} {kind}{time}"
+    return f"{choice.layer.name} {kind}{choice.at_time}"
 
 
 def _origin(choice: VolumeChoice) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from .annotated_volume import AnnotatedVolume
-from .layers import is_annotation_for
+from .layers import is_annotation_for, remember_origin
 from .sentences import doubt_about_spacing, why_not_together
 from .state import OtherVolume
 
@@ -57,6 +57,7 @@ class Learning(QObject):
             self._forget(found)
         for each in [v for v in self.volumes if v.layer == layer]:
             self._drop(each)
+        remember_origin(layer, choice)
         made = AnnotatedVolume(
             self._viewer, choice, layer, self._project_of(choice), classes, self
         )
@@ -92,7 +93,7 @@ class Learning(QObject):
         return tuple(
             OtherVolume(
                 number,
-                _name_of(volume.choice),
+                f"{volume.choice.layer.name}{volume.choice.at_time}",
                 len(volume.labelled.index),
                 is_ticked(volume),
                 self._why_not(volume, choice),
@@ -173,8 +174,3 @@ class Learning(QObject):
         volume.close()
         self.volumes.remove(volume)
         volume.deleteLater()
-
-
-def _name_of(choice: VolumeChoice) -> str:
-    time = f" (time {choice.time})" if "T" in choice.axes else ""
-    return f"{choice.layer.name}{time}"

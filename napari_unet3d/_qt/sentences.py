@@ -34,14 +34,14 @@ def describe_model(summary: ModelSummary | None) -> str:
     iou = summary.held_out_iou
     learned = (
         f"{summary.step:,} steps",
-        "nothing held out" if iou is None else f"best held-out IoU {iou:.2f}",
+        "no held-out IoU" if iou is None else f"best held-out IoU {iou:.2f}",
     )
     parts = [
         _few(summary.class_names),
         f"{spacing} {summary.unit}".strip(),
         channels,
-        # Until a training is stopped
-        *(learned if summary.step else ("being trained",)),
+        # While the first training goes on its steps are told elsewhere.
+        *(learned if summary.step else ()),
     ]
     return " · ".join(parts)
 

@@ -71,7 +71,7 @@ class Session(QObject):
         self.summary: ModelSummary | None = None
         self.project: Project | None = None
         self.model_file: Path | None = None
-        """Where the model of the last training is kept."""
+        """Where the model was opened from, or is kept since the last training."""
         self.trained: set[int] = set()
         """Numbers of the volumes that the training under way learns from."""
         self.saving = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -56,6 +57,7 @@ class Telling(Session):
             event.generation != self.segmenting.generation
         ):
             return
+        was_training = self.state.is_training
         before, self.state = self.state.phase, after(self.state, event)
         if self.state.phase is Phase.TRAINING and before is not Phase.TRAINING:
             # What a pause or a segmentation took is not the pace of the training.
@@ -73,7 +75,7 @@ class Telling(Session):
             SegmentCancelled: self._on_cancelled,
             Warned: lambda event: show_warning(_sentence(event.message)),
             Failed: self._on_failed,
-            WorkerDied: self._on_death,
+            WorkerDied: lambda event: self._on_death(event, was_training),
         }
         if type(event) in reactions:
             reactions[type(event)](event)
@@ -91,7 +93,7 @@ class Telling(Session):
         self.keep()
         if event.reason == "finished":
             iou = self.summary.held_out_iou if self.summary else None
-            said = "" if iou is None else f", held-out IoU {iou:.2f}"
+            said = "" if iou is None else f", best held-out IoU {iou:.2f}"
             show_info(
                 f"The training has finished after {event.step:,} steps{said}. Correct "
                 "what is wrong and continue, or press Segment volume."
@@ -102,6 +104,8 @@ class Telling(Session):
         if event.path:
             self.widget.training.plot("show_history", event.history)
             self.set_state(step=event.summary.step if event.summary else 0)
+            # Another worker opens it again.
+            self.model_file = Path(event.path)
             if self.state.phase is Phase.IDLE:
                 self.preview_if_possible()
 
@@ -137,7 +141,7 @@ class Telling(Session):
             self._say_unfinished()
         show_error(_sentence(event.sentence))
 
-    def _on_death(self, event: WorkerDied) -> None:
+    def _on_death(self, event: WorkerDied, was_training: bool) -> None:
         """Say what happened and start another worker, unless that is of no use."""
         was_segmenting = self.state.written_to.startswith(BEING_WRITTEN)
         if event.details:
@@ -148,6 +152,11 @@ class Telling(Session):
         self.summary = None
         if was_segmenting:
             self._say_unfinished()
+        # There is no checkpoint within the first minute.
+        is_lost = was_training and self.kept_model is None
+        if is_lost:
+            self.widget.training.plot("clear_points")
+            self.set_state(step=0, loss=None, held_out_iou=None)
         now = time.monotonic()
         recent = tuple(t for t in (*self._deaths, now) if now - t < 60)
         self._deaths = recent
@@ -156,13 +165,10 @@ class Telling(Session):
             show_error(f"{sentence} It ended {len(recent)} times within a minute.")
             return
         follows = "."
-        if self.kept_model:
-            follows = "; press Continue to go on from the last checkpoint."
-        elif self.state.step:
-            # There is none within the first minute.
+        if is_lost:
             follows = ". What was trained is lost, and Train begins anew."
-            self.widget.training.plot("clear_points")
-            self.set_state(step=0, loss=None, held_out_iou=None)
+        elif self.kept_model:
+            follows = "; press Continue to go on from the last checkpoint."
         show_error(f"{sentence} It is being started again{follows}")
         self.restart()
 

@@ -53,6 +53,11 @@ class VolumeChoice:
         return z, y, x
 
     @property
+    def at_time(self) -> str:
+        """What tells the times of a movie apart in a name; else nothing."""
+        return f" (time {self.time})" if "T" in self.axes else ""
+
+    @property
     def n_channels(self) -> int:
         """Channels that the network sees."""
         return _channels_of(self.layer, self.axes) + sum(

@@ -57,14 +57,20 @@ class ClassWeights:
         n_classes = model.n_classes or 0
         _check(training.class_weights, n_classes)
         labels = np.concatenate([annotation.labels for annotation in annotations])
+        self._last: tuple[float | None, Tensor] = None, torch.empty(0)
         self._counts = np.bincount(labels, minlength=n_classes + 1)[1:].tolist()
 
     def at(self, step: int) -> Tensor:
         """Return the weights after so many steps, float32 of shape (K,)."""
-        if self._training.class_weights is not None:
-            return torch.tensor(self._training.class_weights, device=self._device)
         balance = class_balance(self._model, self._training, step)
-        return automatic_class_weights(self._counts, balance).to(self._device)
+        if balance != self._last[0]:
+            self._last = balance, self._made(balance).to(self._device)
+        return self._last[1]
+
+    def _made(self, balance: float) -> Tensor:
+        if self._training.class_weights is not None:
+            return torch.tensor(self._training.class_weights)
+        return automatic_class_weights(self._counts, balance)
 
 
 def class_balance(model: ModelConfig, training: TrainingConfig, step: int) -> float:

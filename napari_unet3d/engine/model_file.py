@@ -37,12 +37,6 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
         Where the folder cannot be written to or is full, or a device has the name.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        # It would be replaced, which an administrator is allowed to do.
-        what = "folder" if path.is_dir() else "device"
-        raise SaveError(
-            f"cannot write the model {path}: it is a {what}; choose another name"
-        )
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -54,6 +48,12 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.exists() and not path.is_file():
+            # It would be replaced, which an administrator is allowed to do.
+            what = "folder" if path.is_dir() else "device"
+            raise SaveError(
+                f"cannot write the model {path}: it is a {what}; choose another name"
+            )
         with open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()

@@ -218,10 +218,10 @@ class Trainer:
     def validate(self) -> Generator[TrainingEvent, None, None]:
         """Measure the moving average on the held-out labels and keep the best.
 
-        Once those labels are learned too, or where they are all of one class, they
-        only tell whether the training collapses, and nothing is reported.
+        Once those labels are learned too, they only tell whether the training
+        collapses, and nothing is reported.
         """
-        apart = self.data.is_held_out and self.data.held_out.tells_classes
+        apart = self.data.is_held_out
         with out_of_memory_as_error(OUT_OF_MEMORY):
             measured = self._best.measure(
                 self.data.held_out, self.optimization, self.step, apart

@@ -60,21 +60,25 @@ class HeldOut:
         ranks: Ranks = ALONE,
     ) -> None:
         self.voxels = sum(len(annotation) for annotation in annotations)
-        found = [np.unique(annotation.labels) for annotation in annotations]
-        self.tells_classes = len(set().union(*map(np.ndarray.tolist, found))) > 1
-        """Whether more than one class is held out: one alone is always found."""
         self.fingerprint = _fingerprint(annotations)
         self._n_classes = model.n_classes or 0
         self.plan = plan
         self._ranks = ranks
+        # With a single class, nothing is better than to find it everywhere.
+        classes = {int(k) for each in annotations for k in np.unique(each.labels)}
         self._source = (
-            BatchSource(volumes, annotations, UNVARIED, model) if self.voxels else None
+            BatchSource(volumes, annotations, UNVARIED, model)
+            if len(classes) > 1
+            else None
         )
 
     def measure(
         self, network: UNet3D, autocast: AbstractContextManager[object]
     ) -> Scores | None:
-        """Score a network in evaluation mode; `None` where nothing is held out."""
+        """Score a network in evaluation mode.
+
+        `None` where nothing is held out, or one class only.
+        """
         if self._source is None:
             return None
         totals = np.zeros((3, self._n_classes), np.int64)

@@ -17,6 +17,8 @@ from napari_unet3d.engine.class_weights import (
 from napari_unet3d.engine.closed_form import BALANCE
 
 MODEL = ModelConfig(n_classes=3, base_channels=8)
+COUNTS = np.array([60, 30, 10])
+"""Of the annotation's classes."""
 
 
 @pytest.fixture
@@ -39,9 +41,6 @@ def weights(annotation):
         return ClassWeights(model, config, [annotation], device).at(step).numpy()
 
     return at
-
-
-COUNTS = np.array([60, 30, 10])
 
 
 @pytest.mark.parametrize(("step", "balance"), [(0, 0.5), (100, 0.25), (200, 0.0)])
@@ -67,18 +66,18 @@ def test_the_balance_never_rises_and_ends_as_asked_for(asked, step, warm):
 
 
 def test_weights_can_be_given(weights):
-    given = (1.0, 2.0, 0.5)
-    assert weights(0, class_weights=given).tolist() == [1.0, 2.0, 0.5]
-    assert weights(500, class_weights=given).tolist() == [1.0, 2.0, 0.5]
+    asked = (1.0, 2.0, 0.5)
+    assert weights(0, class_weights=asked).tolist() == [1.0, 2.0, 0.5]
+    assert weights(500, class_weights=asked).tolist() == [1.0, 2.0, 0.5]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("asked", "message"),
     [
         ((1.0, 2.0), r"2 values, \(1.0, 2.0\), but there are 3"),
         ((0.0, 0.0, 0.0), "all class_weights are 0"),
     ],
 )
-def test_given_weights_must_fit_the_classes(weights, given, message):
+def test_weights_must_fit_the_classes(weights, asked, message):
     with pytest.raises(EngineError, match=message):
-        weights(0, class_weights=given)
+        weights(0, class_weights=asked)

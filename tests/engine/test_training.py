@@ -24,6 +24,7 @@ from napari_unet3d.engine import (
     train,
 )
 from napari_unet3d.engine import trainer as trainer_module
+from napari_unet3d.engine.class_weights import ClassWeights
 from napari_unet3d.engine.errors import OutOfMemoryError
 from napari_unet3d.engine.events import (
     Saved,
@@ -460,6 +461,22 @@ def test_nothing_held_out_means_the_average_is_used(make_trainer, tmp_path):
     assert_same(
         dict(checkpoint.network("best").state_dict()), checkpoint.weights["average"]
     )
+
+
+def test_the_loss_weighs_classes_as_that_step_is_to(make_trainer, monkeypatch):
+    trainer = make_trainer(steps=3)
+    monkeypatch.setattr(
+        ClassWeights, "at", lambda self, step: torch.tensor([1.0, 1.0 + step])
+    )
+    seen, step = [], Optimization.step
+
+    def note(self, batch, class_weights, *more):
+        seen.append(class_weights.tolist())
+        return step(self, batch, class_weights, *more)
+
+    monkeypatch.setattr(Optimization, "step", note)
+    list(trainer.run())
+    assert seen == [[1, 1], [1, 2], [1, 3]]
 
 
 def measured(figures, monkeypatch):

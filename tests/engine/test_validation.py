@@ -73,10 +73,10 @@ def test_a_class_that_is_missed_scores_nothing(truth, slices):
 
 
 def test_classes_that_are_not_held_out_are_counted_too(truth, slices):
-    truth[slices] = 1
+    truth[slices & (truth == 3)] = 1
     scores = held_out(truth, slices).measure(Threshold(), nullcontext())
-    assert scores.iou[0] == 1
-    assert np.isnan(scores.iou[1:]).all()
+    np.testing.assert_array_equal(scores.iou[:2], 1)
+    assert np.isnan(scores.iou[2])
 
 
 def test_every_measurement_looks_at_the_same_voxels(truth, slices):
@@ -86,9 +86,9 @@ def test_every_measurement_looks_at_the_same_voxels(truth, slices):
 
 
 def test_a_single_class_tells_nothing(truth, slices):
-    assert held_out(truth, slices).tells_classes
-    assert not held_out(truth, slices & (truth == 2)).tells_classes
-    assert not held_out(truth, ~slices & slices).tells_classes
+    part = held_out(truth, slices & (truth == 2))
+    assert part.voxels > 0
+    assert part.measure(Threshold(), nullcontext()) is None
 
 
 def test_nothing_held_out_is_no_score(truth, slices):

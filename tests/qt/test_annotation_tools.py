@@ -88,9 +88,15 @@ def test_annotated_slices_are_those_painted_not_those_seen_edge_on():
     assert slices_per_class(found, annotated_slices(found), 3)[2] == 1
 
 
-def test_slices_of_a_volume_labelled_all_over_are_annotated():
-    *_, found = scan(np.ones((3, 4, 5), np.uint8))
-    assert len(annotated_slices(found)) == 3 + 4 + 5
+def test_slices_that_are_labelled_all_over_are_annotated():
+    labels = np.ones((4, 3, 5), np.uint8)
+    *_, found = scan(labels)
+    assert annotated_slices(found) == [Slice(1, 0), Slice(1, 1), Slice(1, 2)]
+    labels[1] = 0
+    *_, found = scan(labels)
+    assert annotated_slices(found) == [Slice(0, 0), Slice(0, 2), Slice(0, 3)]
+    *_, found = scan(np.ones((1, 30, 40), np.uint8))
+    assert annotated_slices(found) == [Slice(0, 0)]
 
 
 def test_changes_lead_from_one_state_to_the_other():

@@ -150,6 +150,25 @@ def test_a_worker_killed_before_the_first_checkpoint_says_what_is_lost(
     driver.trained(1)
 
 
+def test_a_model_that_was_opened_is_there_again_after_the_worker_has_died(
+    driver, ball, said, tmp_path
+):
+    driver.start(ball[1])
+    driver.widget.training.stop_button.click()
+    driver.wait(lambda: driver.phase == "idle")
+    driver.controller.save_model(str(tmp_path / "mine.pt"))
+    driver.wait(lambda: (tmp_path / "mine.pt").exists())
+    driver.widget.model.new.emit()
+    driver.wait(lambda: not driver.controller.state.has_model)
+    driver.controller.project.model.unlink()
+    driver.controller.load_model(str(tmp_path / "mine.pt"))
+    driver.wait(lambda: driver.controller.state.has_model)
+    os.kill(driver.controller.client.pid, signal.SIGTERM)
+    driver.wait(lambda: any("It is being started again" in each for each in said))
+    assert not any("lost" in each for each in said)
+    driver.wait(lambda: driver.phase == "idle" and driver.controller.state.has_model)
+
+
 def test_the_image_is_removed_while_training(driver, ball, said):
     driver.start(ball[1])
     driver.viewer.layers.remove(driver.viewer.layers["ball"])

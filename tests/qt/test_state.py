@@ -108,7 +108,7 @@ def test_figures_of_a_training():
 def test_what_a_model_is():
     assert sentences.describe_model(None) == sentences.NO_MODEL
     untrained = sentences.describe_model(replace(SUMMARY, step=0, held_out_iou=None))
-    assert untrained.endswith(" · 1 channel · being trained")
+    assert untrained.endswith(" · 1 channel")
     assert sentences.describe_model(SUMMARY) == (
         "background, structure · 2 × 1 × 1 micrometer · 1 channel · 1,200 steps · "
         "best held-out IoU 0.83"
