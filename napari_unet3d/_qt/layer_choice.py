@@ -120,12 +120,10 @@ class LayerChoice(QObject):
         # A training may be under way: where its annotation was removed it must not go
         # on with other labels unless the person says so. Nor are labels of other tools
         # taken, which may be anything: instances by the thousand, dense results.
-        takes_own = not any(bereft.is_at(choice) for bereft in self._bereft)
-        chosen = [
-            layer
-            for layer in free
-            if _is_empty(layer) or (takes_own and METADATA in layer.metadata)
-        ]
+        own = [layer for layer in free if METADATA in layer.metadata]
+        if any(bereft.is_at(choice) for bereft in self._bereft):
+            own = []
+        chosen = own or [layer for layer in free if _is_empty(layer)]
         return chosen[-1] if chosen else None
 
     def _on_dropped(self, volume: AnnotatedVolume) -> None:

@@ -230,8 +230,9 @@ def test_unpadded_networks_learn_too(make_trainer, volume, toy):
     trainer = make_trainer(
         [volume],
         {"padding": "valid", "base_channels": 4},
-        steps=40,
+        steps=80,
         learning_rate=0.02,
+        freeze_statistics=0.2,
         patch_size=(22, 30, 30),
     )
     events = list(trainer.run())

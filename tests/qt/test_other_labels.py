@@ -31,8 +31,13 @@ def test_a_layer_of_another_tool_is_left_alone_until_it_is_chosen(
 
 
 def test_an_empty_layer_made_in_napari_is_painted_on(driver, ball):
+    data = driver.widget.data
     layer = driver.viewer.add_labels(np.zeros_like(ball[1]), name="mine")
-    assert driver.widget.data.annotation() == layer
+    assert data.annotation() == layer
+    driver.viewer.add_labels(np.zeros_like(ball[1]), name="another")
+    assert data.annotation() == layer
+    driver.viewer.layers.remove(layer)
+    assert data.annotation().name == "another"
 
 
 @pytest.mark.parametrize("how", ["removed", "reshaped"])
