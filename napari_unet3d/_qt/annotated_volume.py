@@ -89,11 +89,11 @@ class AnnotatedVolume(QObject):
         """What was labelled at the last look."""
         return self._watch.labelled
 
-    def is_whole(self, viewer: ViewerModel) -> bool:
-        """Whether the annotation is still there, or its image is not either."""
-        layers = viewer.layers
-        return self.choice.layer not in layers or (
-            self.layer in layers and tuple(self.layer.data.shape) == self.labelled.shape
+    def is_lost(self, viewer: ViewerModel) -> bool:
+        """Whether the annotation was removed, or given data of another shape."""
+        return (
+            self.layer not in viewer.layers
+            or tuple(self.layer.data.shape) != self.labelled.shape
         )
 
     def look(self) -> Labelled:

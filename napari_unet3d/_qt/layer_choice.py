@@ -128,7 +128,7 @@ class LayerChoice(QObject):
 
     def _on_dropped(self, volume: AnnotatedVolume) -> None:
         """Note that a volume has lost its annotation, unless that is still there."""
-        if not volume.is_whole(self._viewer):
+        if volume.is_lost(self._viewer):
             self._bereft.append(volume.choice)
 
     def _watch(self, choices: tuple[VolumeChoice, ...]) -> None:

@@ -144,9 +144,7 @@ class Reactions(Telling):
     def _keep_lost_annotation(self, lost: AnnotatedVolume) -> None:
         """Keep what was painted in a layer that cannot be used any more; offer it."""
         self.autosave.save(lost.project, lost.choice, lost.labelled, lost.classes)
-        removed = lost.layer not in self.viewer.layers
-        reshaped = tuple(lost.layer.data.shape) != lost.labelled.shape
-        if not len(lost.labelled.index) or not (removed or reshaped):
+        if not len(lost.labelled.index) or not lost.is_lost(self.viewer):
             return
         self.autosave.release(lost.project)
         kept = self.autosave.offer(lost.project)
@@ -156,6 +154,7 @@ class Reactions(Telling):
         if lost.choice.same_as(self.choice):
             self.widget.data.offer_restore(describe_kept(kept, lost.project))
             where = "Press Restore under Data"
+        removed = lost.layer not in self.viewer.layers
         what = "removed" if removed else "given data of another shape"
         self._warn_later(
             f"“{lost.layer.name}” was {what}. What was painted is kept. {where} to "
