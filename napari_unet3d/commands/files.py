@@ -43,8 +43,9 @@ def check_writable(path: str | Path) -> None:
         Where its folder does not exist or is read-only, or something that is no file
         has its name.
     """
+    is_folder = str(path).endswith(("/", os.sep))
     path = expanded(path)
-    if path.is_dir():
+    if is_folder or path.is_dir():
         raise EngineError(f"cannot write {path}: it is a folder; add a name to it")
     if path.exists() and not path.is_file():
         raise EngineError(f"cannot write {path}: it is a device; choose another name")

@@ -157,8 +157,9 @@ class _BlockSelection:
         if mask is not None:
             self._is_wanted[k] = self._over_chunks(np.asarray(mask[box]) != 0, np.any)
         if threshold is not None and self._is_wanted[k].any():
-            values = np.asarray(image[(slice(None), *box)]).max(axis=0)
-            self._is_dark[k] = self._over_chunks(values < threshold, np.all)
+            values = np.fmax.reduce(np.asarray(image[(slice(None), *box)]))
+            # NaN is dark too.
+            self._is_dark[k] = self._over_chunks(~(values >= threshold), np.all)
             self._is_wanted[k] &= ~self._is_dark[k]
 
     def _over_chunks(self, layer: NDArray[Any], reduce: Any) -> NDArray[np.bool_]:

@@ -52,16 +52,21 @@ class IntensityStatistics:
         """Measure an image (C, Z, Y, X), between its 0.5th and 99.5th percentiles.
 
         Large volumes are sampled in small boxes of some slices, always the same ones
-        whatever the image is stored in.
+        whatever the image is stored in. NaN means that there are no data.
 
         Raises
         ------
         EngineError
-            Where the image is constant or has values that are not finite.
+            Where the image is constant, has infinite values or none at all.
         """
         means, deviations, digest = [], [], hashlib.sha256()
         for channel in range(image.shape[0]):
             values = _sample(image, channel)
+            if not values.size:
+                raise EngineError(
+                    f"channel {channel} of the image is NaN everywhere, so there are "
+                    "no data; choose another image or channel"
+                )
             digest.update(values.tobytes())
             if values.dtype.kind == "b":
                 values = values.astype(np.uint8)
@@ -85,11 +90,16 @@ class IntensityStatistics:
         return f"mean {mean}, deviation {deviation} and sample {self.digest}"
 
     def apply(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the image (C, ...) as float32 with mean about 0 and deviation 1."""
+        """Return the image (C, ...) as float32 with mean about 0 and deviation 1.
+
+        Where there are no data, NaN, it gets the mean, which stands out least.
+        """
         shape = (-1,) + (1,) * (image.ndim - 1)
         mean = np.asarray(self.mean, np.float32).reshape(shape)
         scale = np.asarray(self.deviation, np.float32).reshape(shape)
         normalized: NDArray[np.float32] = (image.astype(np.float32) - mean) / scale
+        if image.dtype.kind == "f":
+            normalized[np.isnan(normalized)] = 0
         return normalized
 
 
@@ -97,8 +107,8 @@ def _sample(image: Any, channel: int) -> NDArray[Any]:
     parts = []
     for box in _sampled_boxes(tuple(int(n) for n in image.shape[1:])):
         part = np.asarray(image[(slice(channel, channel + 1), *box)])
-        check_finite(part, box[0].start)
-        parts.append(part.reshape(-1))
+        refuse_infinite(part, box[0].start)
+        parts.append(part[~np.isnan(part)] if part.dtype.kind == "f" else part.ravel())
     return np.concatenate(parts)
 
 
@@ -131,22 +141,22 @@ def _sampled_boxes(shape: tuple[int, ...]) -> list[tuple[slice, slice, slice]]:
     return boxes
 
 
-def check_finite(values: NDArray[Any], first: int) -> None:
-    """Refuse values (C, Z, Y, X) that are not finite, of slices from `first` on.
+def refuse_infinite(values: NDArray[Any], first: int) -> None:
+    """Refuse infinite values (C, Z, Y, X), of slices from `first` on.
 
     Raises
     ------
     EngineError
         Naming the first such slice.
     """
-    if values.dtype.kind != "f" or np.isfinite(values).all():
+    if values.dtype.kind != "f" or not np.isinf(values).any():
         return
-    bad = (~np.isfinite(values)).sum(axis=(0, 2, 3))
+    bad = np.isinf(values).sum(axis=(0, 2, 3))
     k = int(np.flatnonzero(bad)[0])
     raise EngineError(
-        f"slice {first + k} of the image has {bad[k]} values that are NaN, infinite or "
-        "beyond the largest float32; "
-        "replace them, for instance with numpy.nan_to_num"
+        f"slice {first + k} of the image has {bad[k]} values that are infinite or "
+        "beyond the largest float32; replace them, for instance by NaN, which means "
+        "that there are no data"
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .ahead import ahead
 from .allocation import lasting
-from .normalize import check_finite
+from .normalize import refuse_infinite
 
 if TYPE_CHECKING:
     from .volume import FeatureVolume
@@ -133,8 +133,9 @@ class _SliceReader:
             self._end += self._piece.shape[1]
         assert self._piece is not None
         values = self._volume.statistics.apply(self._piece[:, z - self._begin])
-        # The statistics are those of a sample; a single NaN spreads far.
-        check_finite(values[:, None], z)
+        # The statistics are those of a sample; a single infinite value would
+        # spread far.
+        refuse_infinite(values[:, None], z)
         return self._volume.continued(values, *self._plane)
 
     def _pieces(self, first: int, last: int) -> Generator[NDArray[Any], None, None]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .allocation import release_freed_memory
 from .memory import available_memory
-from .normalize import check_finite
+from .normalize import refuse_infinite
 
 if TYPE_CHECKING:
     from .normalize import IntensityStatistics
@@ -84,8 +84,9 @@ class FeatureVolume:
         """Read normalised grey values (C, Z, Y, X) of a box; it may reach outside."""
         inside = self.inside(low, size, self.shape)
         values = self.statistics.apply(np.asarray(self.image[(slice(None), *inside)]))
-        # The statistics are those of a sample; a single NaN spreads far.
-        check_finite(values, inside[0].start)
+        # The statistics are those of a sample; a single infinite value would
+        # spread far.
+        refuse_infinite(values, inside[0].start)
         values = np.ascontiguousarray(self.continued(values, low, size))
         return torch.from_numpy(values).to(self.device)
 

@@ -85,8 +85,9 @@ def test_labels(change, sentence, altered, refused):
     ("change", "sentence"),
     [
         (lambda x: x[8], "altered.tif is 2D (shape (28, 30), axes YX); a volume with"),
-        (put(np.nan, 3, 4, 5), "slice 3 of the image has 1 values that are NaN, inf"),
-        (put(-np.inf, 5), "slice 5 of the image has 840 values that are NaN, inf"),
+        (put(np.inf, 3, 4, 5), "slice 3 of the image has 1 values that are infinite"),
+        (put(-np.inf, 5), "slice 5 of the image has 840 values that are infinite"),
+        (put(np.nan, slice(None)), "the image is NaN everywhere, so there are no data"),
         (lambda x: 0 * x + 7, "the same value 7 everywhere; choose another image"),
     ],
 )
@@ -402,6 +403,7 @@ def test_hard_link_to_an_input(work, refused):
             "cannot write no/m.pt: No such file or directory",
         ),
         (train("--model", "."), "cannot write .: it is a folder; add a name to it"),
+        (train("--model", "new/"), "cannot write new: it is a folder; add a name"),
         (
             train("--model", "/dev/null"),
             "cannot write /dev/null: it is a device; choose",

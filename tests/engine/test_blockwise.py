@@ -141,6 +141,7 @@ def test_dark_chunks_become_class_1(memory, checkpoint, image, expected):
     dark = image.copy()
     dark[:16] -= 500
     dark[16:32, 32:] -= 500
+    dark[3:6] = np.nan
     dark[20, 35, 5] = 100
     whole = segment(checkpoint, dark, probabilities=True)
     labels, shares = in_blocks(checkpoint, dark, Selection(skip_below=-100), memory)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from napari_unet3d.engine import EngineError, normalize
 from napari_unet3d.engine.normalize import IntensityStatistics, as_channels_first
@@ -77,10 +78,33 @@ def test_a_constant_channel_is_refused_by_its_number(image):
         IntensityStatistics.from_image(image)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused_by_their_slice(value, image):
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_values_are_refused_by_their_slice(value, image):
     image[1, 5, 2, 3:5] = value
-    with pytest.raises(EngineError, match=r"slice 5 .* 2 values .*nan_to_num"):
+    with pytest.raises(EngineError, match=r"slice 5 .* 2 values .* by NaN"):
+        IntensityStatistics.from_image(image)
+
+
+@given(
+    hnp.arrays(np.bool_, (2, 3, 4, 5)).filter(lambda missing: not missing[:, 1:].any())
+)
+def test_nan_is_as_if_it_were_not_there(missing):
+    image = np.random.default_rng(0).normal(5, 2, missing.shape)
+    known = IntensityStatistics.from_image(np.where(missing, np.nan, image))
+    for channel in range(2):
+        values = image[channel][~missing[channel]].reshape(1, 1, 1, -1)
+        alone = IntensityStatistics.from_image(values)
+        assert known.mean[channel] == alone.mean[0]
+        assert known.deviation[channel] == alone.deviation[0]
+    normalized = known.apply(np.where(missing, np.nan, image))
+    np.testing.assert_array_equal(normalized[missing], 0)
+    np.testing.assert_array_equal(normalized[~missing], known.apply(image)[~missing])
+
+
+def test_a_channel_without_data_is_refused(image):
+    image = image.astype(float)
+    image[1] = np.nan
+    with pytest.raises(EngineError, match="channel 1 of the image is NaN everywhere"):
         IntensityStatistics.from_image(image)
 
 

@@ -127,7 +127,7 @@ def test_specks_too_bright_for_half_precision_stay_finite(image):
 
 def test_values_that_the_statistics_did_not_see_must_be_finite_too(image, plain):
     image = image.copy()
-    image[1, 6, 5, 4] = np.nan
+    image[1, 6, 5, 4] = np.inf
     features = FeatureVolume(image, plain.statistics, plain.stem)
     features.read((0, 0, 0), (6, 20, 31))
     with pytest.raises(EngineError, match="slice 6 of the image has 1 values"):
