@@ -170,7 +170,7 @@ def step_seconds(image, labels, size, base):
     """Time a training step of the default network with such patches, drawn before."""
     volume = TrainingVolume(image, Annotation.from_labels(labels))
     plan = PatchPlan(((size,) * 3,) * 3, PATCHES)
-    settings = {"stem": "filters", "precision": "auto", "frozen": True}
+    settings = {"stem": "filters", "precision": "auto", "running": True}
     steps = OwnSteps(volume, plan, base, **settings)
     return min(seconds_of(lambda: steps.step(steps.batches[0])) for _ in range(3))
 

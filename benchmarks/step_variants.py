@@ -49,8 +49,8 @@ class OwnSteps:
         Channels of the first convolution.
     dense : bool
         Evaluate all voxels instead of a region.
-    frozen : bool
-        Learn with frozen statistics, as in most of a training: head and shortcut then
+    running : bool
+        Learn with running statistics, as in most of a training: head and shortcut then
         see labelled voxels only.
     composed : bool
         Let the engine compose up-convolutions with what follows where that is quicker.
@@ -65,7 +65,7 @@ class OwnSteps:
         base: int,
         *,
         dense: bool = False,
-        frozen: bool = False,
+        running: bool = False,
         composed: bool = True,
         stem: str = "none",
         precision: str = "float32",
@@ -83,7 +83,7 @@ class OwnSteps:
         self._data, self._plan = trainer.data, plan
         self._class_weights = trainer.data.class_weights.at(0)
         self.batches = [self._draw(k, dense) for k in range(BATCHES)]
-        self._dense, self._frozen, self._composed = dense, frozen, composed
+        self._dense, self._running, self._composed = dense, running, composed
 
     @cached_property
     def labelled(self) -> int:
@@ -104,7 +104,7 @@ class OwnSteps:
     def step(self, batch) -> None:
         """Do one step."""
         with self._as_asked():
-            self.optimization.step(batch, self._class_weights, RATE, self._frozen)
+            self.optimization.step(batch, self._class_weights, RATE, self._running)
 
     def forward(self, batch) -> torch.Tensor:
         """Compute the logits that the loss needs."""

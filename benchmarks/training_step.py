@@ -14,8 +14,8 @@ turns; the table shows medians.
   and convolved one after the other as the paper draws it; "composed" does both at once
   where the engine finds that quicker, as all that follow do.
 - ours, label-driven: logits of the region around the annotated slice, as in training
-  once the statistics are frozen, and "batch statistics" before that; "with filters"
-  adds the filter responses and the shortcut, the default network.
+  once it learns with running statistics, and "batch statistics" before that; "with
+  filters" adds the filter responses and the shortcut, the default network.
 - MONAI UNet (two residual units a level), MONAI DynUNet, pytorch-3dunet UNet3D: the
   same channels a level, their own normalisation, Adam and cross-entropy with an
   ignored index, in the memory layout that is the quicker of two.
@@ -153,9 +153,9 @@ def measure(base, patches, labels, options):
     own = {
         "ours, dense": {"dense": True, "composed": False},
         "ours, dense, composed": {"dense": True},
-        "ours, label-driven": {"frozen": True},
+        "ours, label-driven": {"running": True},
         "ours, label-driven, batch statistics": {},
-        "ours, label-driven, with filters": {"stem": "filters", "frozen": True},
+        "ours, label-driven, with filters": {"stem": "filters", "running": True},
     }
     if short != "float32":
         own |= {

@@ -192,12 +192,13 @@ class TrainingConfig:
         le=1,
         description="Share of the training with falling learning rate",
     )
-    freeze_statistics: float = Field(
-        default=0.05,
+    batch_statistics: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="Share of the training after which the batch normalisation keeps "
-        "its statistics, so that the network learns with those it segments with",
+        description="Share of the training in which every batch is normalised with its "
+        "own statistics; after it the network learns with the running ones that it "
+        "segments with (default: 0 after a warm start, else 0.05)",
     )
     gradient_clip: PositiveFloat = Field(
         default=1.0, description="Largest norm of the gradient"

@@ -22,8 +22,8 @@ from .errors import EngineError, SaveError
 
 FORMAT = "napari-unet3d model"
 
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Files of version 1 have another setting for the statistics of a training."""
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -149,12 +149,21 @@ def _validated(content: Mapping[str, Any], path: Path) -> Checkpoint:
         raise EngineError(f"{path} is damaged: {error}") from error
 
 
+def _converted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training as this version knows them."""
+    training = dict(content["training"])
+    if content["format_version"] < 2:
+        # The share of a training after which statistics stayed as they were
+        training.pop("freeze_statistics", None)
+    return training
+
+
 def _built(content: Mapping[str, Any]) -> Checkpoint:
     for name, weights in content["weights"].items():
         if not isinstance(weights, dict):
             raise EngineError(f"its {name} weights are {type(weights).__name__}")
     model = build(ModelConfig, content["model"], "model")
-    training = build(TrainingConfig, content["training"], "training")
+    training = build(TrainingConfig, _converted(content), "training")
     missing = [
         name
         for name in ("in_channels", "n_classes", "base_channels", "pooling", "spacing")

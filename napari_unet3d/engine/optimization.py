@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 MOMENTUM = 0.02
 """Share of the newest batch in the statistics of the batch normalisation."""
 
+FOLLOW_EVERY, FOLLOWED = 4, 0.04
+"""Steps with running statistics after which these follow, and the batch's share then.
+
+Where they stay as they are, a long training learns more by heart; where every batch has
+its own, they do not fit the average of the weights for long.
+"""
+
 WARMUP = 9
 """Steps over which that share, and that of the newest weights in their average, falls
 to one half."""
@@ -113,26 +120,20 @@ class Optimization:
         batch: Batch,
         class_weights: Tensor,
         learning_rate: float,
-        frozen: bool = False,
+        running: bool = False,
     ) -> Tensor:
         """Learn from one batch and return its loss, a scalar on the device.
 
-        With `frozen`, the batch normalisation uses its statistics so far, as it will
-        in the segmentation, and leaves them alone.
+        With `running`, the batch normalisation uses its running statistics, as it will
+        in the segmentation, and they follow the batches slowly.
         """
         self.network.train()
-        # Followed quickly at first, when all is new: a slice predicted after a few
-        # steps is not to be normalised with what the statistics began with.
-        share = WARMUP / (self.steps + WARMUP)
-        if self._is_warm:
-            # Those of all batches alike, the warm start's included
-            share = 1 / (BATCHES + self.steps + 1)
-        momentum = max(MOMENTUM, share)
-        for norm in self._norms:
-            norm.momentum = momentum
-            norm.train(not frozen)
+        if running:
+            self._normalize_as_it_segments(batch)
+        else:
+            self._normalize_by_batch(self._share())
         chosen, target = None, batch.target
-        if frozen or not self._norms:
+        if running or not self._norms:
             # Nothing depends on the other voxels, as long as no statistics do.
             chosen = target != UNLABELLED
             target = target[chosen].view(1, 1, 1, -1)
@@ -159,6 +160,33 @@ class Optimization:
         self.steps += 1
         self._update_average()
         return loss.detach()
+
+    def _normalize_by_batch(self, share: float) -> None:
+        """Normalise the next batch by itself; the running statistics take a share."""
+        for norm in self._norms:
+            norm.momentum = share
+            norm.train()
+
+    def _share(self) -> float:
+        """Return the share of a batch that is normalised with its own statistics.
+
+        The running ones follow quickly at first, when all is new: a slice predicted
+        after a few steps is not to be normalised with what they began with.
+        """
+        share = WARMUP / (self.steps + WARMUP)
+        if self._is_warm:
+            # Those of all batches alike, the warm start's included
+            share = 1 / (BATCHES + self.steps + 1)
+        return max(MOMENTUM, share)
+
+    def _normalize_as_it_segments(self, batch: Batch) -> None:
+        """Normalise with the running statistics, which follow the batches slowly."""
+        if self._norms and self.steps % FOLLOW_EVERY == 0:
+            self._normalize_by_batch(FOLLOWED)
+            with torch.no_grad(), self.autocast():
+                self.network.decode(batch.features, batch.region)
+        for norm in self._norms:
+            norm.eval()
 
     def free(self) -> None:
         """Give back what a failed step holds on to."""

@@ -27,7 +27,7 @@ from .reports import Reports
 from .saving import RegularSaving
 from .schedule import Schedule
 from .training_data import TrainingData, TrainingVolume
-from .warm_start import begin_warm, starts_warm
+from .warm_start import batch_statistics, begin_warm, starts_warm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +108,7 @@ class Trainer:
         )
         self._next_batch = NextBatch(self.training.seed, self.device, ranks)
         self.schedule = Schedule(self.training)
+        self._batch_statistics = batch_statistics(self.model, self.training)
         self._best = BestWeights()
         self._reports = Reports(self)
         self.unit = unit
@@ -285,7 +286,7 @@ class Trainer:
                 batch,
                 self.data.class_weights.at(self.step),
                 self.schedule.learning_rate,
-                self.schedule.progress >= self.training.freeze_statistics,
+                self.schedule.progress >= self._batch_statistics,
             )
         self.schedule.step += 1
         return loss

@@ -41,6 +41,9 @@ BATCHES = 8
 VOXEL_STEPS, VOXELS, LEARNING_RATE = 100, 4096, 0.005
 """Steps that head and shortcut learn by themselves, voxels in each, rate until half."""
 
+COLD_STATISTICS = 0.05
+"""Share of a training from random weights that has statistics of each batch."""
+
 _SEED = 20163
 
 
@@ -57,6 +60,25 @@ def starts_warm(model: ModelConfig, training: TrainingConfig) -> bool:
         and 2 <= model.depth <= default.depth
         and all(getattr(model, name) == getattr(default, name) for name in same)
     )
+
+
+def batch_statistics(model: ModelConfig, training: TrainingConfig) -> float:
+    """Return the share of the training that normalises with each batch's statistics.
+
+    By default it is none after a warm start, which has taken running ones from labelled
+    patches. Those of random weights change too fast at first.
+
+    Examples
+    --------
+    >>> from napari_unet3d.engine import ModelConfig, TrainingConfig
+    >>> batch_statistics(ModelConfig(base_channels=8), TrainingConfig())
+    0.0
+    >>> batch_statistics(ModelConfig(base_channels=16), TrainingConfig())
+    0.05
+    """
+    if training.batch_statistics is not None:
+        return training.batch_statistics
+    return 0.0 if starts_warm(model, training) else COLD_STATISTICS
 
 
 def begin_warm(

@@ -97,8 +97,10 @@ def train_in_double(ranks, training, model=None, checkpoint=None, stop_after=Non
     unmeasured = {"validation_fraction": 0.0, **training}
     with in_double:
         prepared = trainer(ranks, unmeasured, model, checkpoint)
-    forward = prepared.optimization._forward
-    prepared.optimization._forward = lambda x, *where: forward(x.double(), *where)
+    optimized = prepared.optimization
+    forward, decode = optimized._forward, optimized.network.decode
+    optimized._forward = lambda x, *where: forward(x.double(), *where)
+    optimized.network.decode = lambda x, *where: decode(x.double(), *where)
     list(prepared.run(stop_after=stop_after))
     return prepared.checkpoint()
 

@@ -51,7 +51,7 @@ def test_the_same_model_in_exact_arithmetic(training, model, together):
 
 @pytest.mark.parametrize(
     ("training", "model"),
-    [({"freeze_statistics": 0.0}, {}), ({}, {"normalization": "none"})],
+    [({"batch_statistics": 0.0}, {}), ({}, {"normalization": "none"})],
 )
 def test_the_same_model_in_single_precision(training, model, together):
     """Without batch statistics, which amplify rounding on any number of threads."""

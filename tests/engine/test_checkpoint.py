@@ -357,6 +357,16 @@ def test_a_newer_version_asks_for_an_update(saved, tmp_path):
         load(path)
 
 
+def test_files_of_version_1_are_read(saved, tmp_path):
+    def change(content):
+        content["format_version"] = 1
+        content["training"]["freeze_statistics"] = 0.05
+        del content["training"]["batch_statistics"]
+
+    found = load(rewritten(saved, tmp_path / "model", change))
+    assert found.training == load(saved).training
+
+
 def test_a_file_that_may_not_be_read(saved, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")

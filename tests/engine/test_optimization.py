@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_unet3d.engine import EngineError, ModelConfig, TrainingConfig
 from napari_unet3d.engine.batches import Batch
-from napari_unet3d.engine.optimization import Optimization
+from napari_unet3d.engine.optimization import FOLLOW_EVERY, FOLLOWED, Optimization
 from napari_unet3d.engine.schedule import Schedule
 
 MODEL = ModelConfig(
@@ -265,15 +265,27 @@ def test_the_first_batch_replaces_what_the_statistics_began_with(batch):
     )
 
 
-def test_frozen_statistics_stay_as_they_are_while_the_weights_learn(batch):
+def test_running_statistics_follow_slowly_while_the_weights_learn(batch):
     optimization = make()
     optimization.step(batch, FLAT, 1e-3)
     before = statistics(optimization.network)
     weights = optimization.network.head.weight.clone()
-    optimization.step(batch, FLAT, 1e-3, frozen=True)
+    for _ in range(1, FOLLOW_EVERY):
+        optimization.step(batch, FLAT, 1e-3, running=True)
     for old, new in zip(before, statistics(optimization.network), strict=True):
         assert torch.equal(old, new)
     assert not torch.equal(weights, optimization.network.head.weight)
-    optimization.step(batch, FLAT, 1e-3)
+    first = optimization.network.encoder[0].first
+    convolved = first.conv(torch.nn.functional.pad(batch.features, (1,) * 6))
+    expected = first.norm.running_mean.lerp(convolved.mean(dim=(0, 2, 3, 4)), FOLLOWED)
+    optimization.step(batch, FLAT, 1e-3, running=True)
+    torch.testing.assert_close(first.norm.running_mean, expected)
     moved = statistics(optimization.network)
-    assert any(not torch.equal(*pair) for pair in zip(before, moved, strict=True))
+    assert all(not torch.equal(*pair) for pair in zip(before, moved, strict=True))
+
+
+def test_running_statistics_need_none(batch):
+    model = replace(MODEL, normalization="none")
+    optimization = Optimization(model, TRAINING, CPU, torch.float32)
+    optimization.step(batch, FLAT, 1e-3, running=True)
+    assert optimization.steps == 1

@@ -203,9 +203,9 @@ def test_two_intensities_are_soon_told_apart(loss, make_trainer, volume, toy):
     trainer = make_trainer(
         [volume],
         {"base_channels": 4},
-        steps=80,
+        steps=120,
         learning_rate=0.02,
-        freeze_statistics=0.2,
+        batch_statistics=0.2,
         decay=0.5,
         loss=loss,
     )
@@ -232,7 +232,7 @@ def test_unpadded_networks_learn_too(make_trainer, volume, toy):
         {"padding": "valid", "base_channels": 4},
         steps=80,
         learning_rate=0.02,
-        freeze_statistics=0.2,
+        batch_statistics=0.2,
         patch_size=(22, 30, 30),
     )
     events = list(trainer.run())
@@ -664,6 +664,16 @@ LABELS = np.ones((16, 32, 32), np.uint8)
 LABELS[:, 16:] = 2
 
 
+def test_voxels_without_data_do_not_spread(make_trainer):
+    image = np.where(LABELS == 2, 3.0, 0) + image_with(0)
+    image[:, :8, :8] = np.nan
+    trainer = make_trainer([TrainingVolume(image, Annotation.from_labels(LABELS))])
+    losses = [event.loss for event in of(StepDone, trainer.run())]
+    assert np.isfinite(losses).all()
+    found = segment(trainer.checkpoint(), image, AS_TRAINED, probabilities=True)
+    assert np.isfinite(found.probabilities).all()
+
+
 @pytest.mark.parametrize(
     ("image", "labels", "message"),
     [
@@ -672,8 +682,8 @@ LABELS[:, 16:] = 2
         (image_with(0), LABELS[1:], "must have the same grid"),
         (image_with(0)[0], LABELS, "must be a volume, ZYX or CZYX, got 2 axes"),
         (image_with(0), LABELS[0], "labels must have three axes ZYX"),
-        (image_with(np.nan), LABELS, "slice 4 .* NaN, infinite"),
-        (image_with(np.inf), LABELS, "slice 4 .* NaN, infinite"),
+        (image_with(np.inf), LABELS, "slice 4 .* infinite"),
+        (image_with(0) * np.nan, LABELS, "NaN everywhere"),
         (0 * image_with(0), LABELS, "same value 0 everywhere"),
         (image_with(0), LABELS * 1.0, "labels must be integers"),
         (image_with(0), LABELS.astype(int) - 2, "must not be negative, got -1"),

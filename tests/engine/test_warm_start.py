@@ -17,7 +17,7 @@ from napari_unet3d.engine import (
     segment,
 )
 from napari_unet3d.engine.checkpoint import build_network
-from napari_unet3d.engine.optimization import WARM_STEPS, copied
+from napari_unet3d.engine.optimization import FOLLOWED, WARM_STEPS, copied
 from napari_unet3d.engine.warm_start import BATCHES, FILE, load_body, starts_warm
 
 MODEL = ModelConfig(
@@ -173,8 +173,34 @@ def test_without_it_the_weights_are_random(sample):
     assert not torch.equal(cold.checkpoint().weights["latest"][name], stored)
 
 
+def statistics(model):
+    weights = model.checkpoint().weights["latest"]
+    return {name: weights[name] for name in weights if ".running_" in name}
+
+
+@pytest.mark.parametrize(
+    ("training", "moved"),
+    [
+        # They follow for the first time in the first step, slowly.
+        ({}, FOLLOWED),
+        ({"batch_statistics": 0.5}, 1 / (BATCHES + 1)),
+        ({"warm_start": False}, 1.0),
+        ({"warm_start": False, "batch_statistics": 0.0}, FOLLOWED),
+    ],
+)
+def test_the_statistics_of_a_warm_start_are_learned_with(training, moved, sample):
+    model = trainer(sample, **training)
+    run(model, 0)
+    before = statistics(model)
+    run(model, 1)
+    norms = [m for m in model.optimization.network.modules() if is_norm(m)]
+    assert before
+    assert {round(norm.momentum, 6) for norm in norms} == {round(moved, 6)}
+    assert all(not torch.equal(before[n], v) for n, v in statistics(model).items())
+
+
 def test_a_warm_start_is_not_given_up_for_the_first_steps(sample):
-    model = trainer(sample)
+    model = trainer(sample, batch_statistics=0.5)
     run(model, 0)
     before = copied(model.optimization.average.state_dict())
     run(model, 1)
