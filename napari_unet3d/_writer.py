@@ -30,7 +30,7 @@ def write_annotation(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]
         The file that was written.
     """
     from napari_unet3d._qt.annotation_file import AnnotationFile, save
-    from napari_unet3d._qt.classes import METADATA, extended, make_classes
+    from napari_unet3d._qt.classes import MAX_CLASSES, METADATA, extended, make_classes
     from napari_unet3d._qt.layers import can_be_painted
     from napari_unet3d._qt.zarr_labels import scanner_of
     from napari_unet3d.engine.errors import EngineError
@@ -44,6 +44,11 @@ def write_annotation(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]
         )
     *_, labelled = scanner_of(volume)()
     assert labelled is not None
+    if labelled.unusable:
+        raise EngineError(
+            f"label {labelled.unusable} cannot be kept in a sparse annotation, whose "
+            f"classes are 1 to {MAX_CLASSES}; save the layer as a TIFF"
+        )
     kept = meta.get("metadata", {}).get(METADATA, {})
     classes = make_classes(
         [str(name) for name in kept.get("class_names", ("background",))],

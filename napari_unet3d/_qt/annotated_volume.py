@@ -56,7 +56,7 @@ class AnnotatedVolume(QObject):
     reshaped = Signal()
     """The layer has got data of another shape."""
     unusable = Signal(str)
-    """A sentence about labels that no class can have."""
+    """A sentence about labels that no class can have, or that cannot be read."""
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class AnnotatedVolume(QObject):
         self._watch = AnnotationWatch(viewer, self)
         self._watch.looked.connect(self._follow_undo)
         self._watch.changed.connect(self._on_changed)
+        self._watch.unreadable.connect(self._on_unreadable)
         self._watch.painting.connect(self.painting)
         self._watch.reshaped.connect(self.reshaped)
         self._complained = 0
@@ -139,6 +140,12 @@ class AnnotatedVolume(QObject):
             self.set_classes(extended(self.classes, self._largest()))
         self.complain()
         self.changed.emit(self, changes)
+
+    def _on_unreadable(self, sentence: str) -> None:
+        self.unusable.emit(
+            f"“{self.layer.name}”: {sentence}. What was painted before is kept; new "
+            "strokes are learned from once it can be read again."
+        )
 
     def _follow_undo(self) -> None:
         """Bring the names of removed classes back, or take them away again."""

@@ -84,6 +84,10 @@ class Autosave(QObject):
             self._try(project.set_aside)
         self._try(project.make)
 
+    def set_model_aside(self, project: Project) -> None:
+        """Keep the model of a project from being overwritten."""
+        self._try(project.set_model_aside)
+
     def release(self, project: Project) -> None:
         """Write everything, and then keep it from being overwritten."""
         self.finish()
@@ -96,9 +100,8 @@ class Autosave(QObject):
 
     def recall(self, project: Project) -> tuple[AnnotationFile | None, Path]:
         """Return annotation and model that were offered, though set aside since."""
-        if project in self._claimed:
-            return restorable(project.previous_annotation), project.previous_model
-        return restorable(project.annotation), project.model
+        kept = project.previous if project in self._claimed else project
+        return restorable(kept.annotation), kept.model
 
     def finish(self) -> None:
         """Wait until everything is written."""

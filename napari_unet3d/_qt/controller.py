@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 from . import shortcuts, state_changes
 from .classes import DEFAULT_CLASSES
 from .reactions import Reactions
+from .segmentation_file import why_not_into
 from .sentences import doubt_about_model, why_model_does_not_fit
 from .session import SEGMENTATION, TRAINING
 from .state import Phase
@@ -52,7 +54,7 @@ class Controller(Reactions):
         widget.training.restart.connect(self.restart)
         widget.segmenting.segment.connect(lambda: self.segment())
         widget.segmenting.choose_file.connect(self.choose_file)
-        widget.segmenting.cancel.connect(self.segmenting.cancel)
+        widget.segmenting.cancel.connect(self.cancel)
         widget.model.new.connect(self.new_model)
         widget.model.load.connect(self.choose_model)
         widget.model.save.connect(self.choose_model_file)
@@ -124,13 +126,28 @@ class Controller(Reactions):
             SEGMENTATION, [choice], partial(self.segment_now, choice, path)
         )
 
+    def cancel(self) -> None:
+        """End the segmentation, or the copying of its image."""
+        if self.transfer.cancel(SEGMENTATION):
+            self.state = state_changes.segmentation_over(self.state)
+            self.refresh()
+            return
+        self.segmenting.cancel()
+
     def choose_file(self) -> None:
         """Segment into a file that the person chooses."""
-        path, _ = QFileDialog.getSaveFileName(
-            self.widget, "Segment into a file", "", "OME-Zarr (*.ome.zarr)"
+        path = self._file_to_write(
+            "Segment into a file", "", "OME-Zarr (*.ome.zarr)", ".zarr", ".ome.zarr"
         )
-        if path:
-            self.segment(path if path.endswith(".zarr") else f"{path}.ome.zarr")
+        choice = self.widget.data.choice()
+        if not path or choice is None:
+            return
+        probabilities = self.widget.segmenting.probabilities.isChecked()
+        problem = why_not_into(path, choice, probabilities)
+        if problem:
+            show_warning(problem)
+            return
+        self.segment(path)
 
     def new_annotation(self) -> None:
         """Add an annotation layer and work on it."""
@@ -193,8 +210,8 @@ class Controller(Reactions):
         self.annotating.accept(where, prediction)
 
     def new_model(self) -> None:
-        """Forget the model."""
-        self.model_file = None
+        """Forget the model; its file is put aside when another one is trained."""
+        self.model_file = self.begun_from = None
         self.client.new_model()
         self.previewing.forget()
         self.widget.training.plot("clear_points")
@@ -208,19 +225,35 @@ class Controller(Reactions):
         if path:
             self.load_model(path)
 
-    def load_model(self, path: str) -> None:
-        """Open a model file."""
-        self.client.load_model(path)
-
     def choose_model_file(self) -> None:
         """Write the model to a file that the person chooses."""
-        path, _ = QFileDialog.getSaveFileName(
-            self.widget, "Save the model", "model.pt", "Model (*.pt)"
+        path = self._file_to_write(
+            "Save the model", "model.pt", "Model (*.pt)", ".pt", ".pt"
         )
         if path:
-            self.save_model(path if path.endswith(".pt") else f"{path}.pt")
+            self.save_model(path)
 
     def save_model(self, path: str) -> None:
         """Write the model to a file."""
         self.saving = path
         self.client.save_model(path)
+
+    def _file_to_write(
+        self, title: str, name: str, kinds: str, ending: str, added: str
+    ) -> str:
+        """Let the person choose a file; empty where none was chosen.
+
+        A name without an ending gets one. What has that name already was not asked
+        about, and is not replaced.
+        """
+        path, _ = QFileDialog.getSaveFileName(self.widget, title, name, kinds)
+        if not path or path.endswith(ending):
+            return path
+        path = f"{path}{added}"
+        if os.path.exists(path):
+            show_warning(
+                f"{path} exists already: choose another name, or this file itself to "
+                "replace it."
+            )
+            return ""
+        return path

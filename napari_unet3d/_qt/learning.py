@@ -10,6 +10,7 @@ from .annotated_volume import AnnotatedVolume
 from .layers import is_annotation_for, remember_origin
 from .sentences import doubt_about_spacing, why_not_together
 from .state import OtherVolume
+from .volumes import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,6 +158,8 @@ class Learning(QObject):
     ) -> str | None:
         if choice is None:
             return "There is no image."
+        if problem := problem_of(choice):
+            return problem
         first = self.of(choice) or self.volumes[0]
         return why_not_together(volume.choice, volume.classes, choice, first.classes)
 

@@ -82,6 +82,8 @@ class Previewing(QObject):
             self._layers.clear()
             self._known.clear()
         self._choice, self._classes = choice, classes
+        if (layer := self._layer("preview")) is not None:
+            layers.set_classes(layer, classes, hide_background=True)
         self.follow()
 
     def is_of(self, choice: VolumeChoice) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 VARIABLE = "NAPARI_UNET3D_PROJECTS"
 """Environment variable that names another folder for all projects."""
 
+_ASIDE = "previous-"
+
 
 def projects_folder() -> Path:
     """Return the folder of all projects, where the system keeps a user's data."""
@@ -57,14 +59,10 @@ class Project:
         return self.folder / "model.pt"
 
     @property
-    def previous_annotation(self) -> Path:
-        """The annotation that was set aside last."""
-        return _aside(self.annotation)
-
-    @property
-    def previous_model(self) -> Path:
-        """The model that was set aside last."""
-        return _aside(self.model)
+    def previous(self) -> Project:
+        """What was set aside last with an annotation, else this itself."""
+        kept = [each for each in self._set_aside() if each.annotation.exists()]
+        return kept[-1] if kept else self
 
     @classmethod
     def of(cls, choice: VolumeChoice, layers: Iterable[Layer] = ()) -> Project:
@@ -89,10 +87,35 @@ class Project:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def set_aside(self) -> None:
-        """Keep what there is under another name, so that nothing overwrites it."""
-        for path in (self.annotation, self.model):
-            if path.exists():
-                os.replace(path, _aside(path))
+        """Keep what there is in a folder of its own, so that nothing overwrites it."""
+        self._move(self.annotation, self.model)
+
+    def set_model_aside(self) -> None:
+        """Keep the model, likewise."""
+        self._move(self.model)
+
+    def _move(self, *files: Path) -> None:
+        there = [file for file in files if file.exists()]
+        if not there:
+            return
+        number = max((_number(each) for each in self._set_aside()), default=0) + 1
+        folder = self.folder / f"{_ASIDE}{number}"
+        folder.mkdir()
+        for file in there:
+            os.replace(file, folder / file.name)
+
+    def _set_aside(self) -> list[Project]:
+        """Return what was set aside, the latest last."""
+        found = [
+            Project(folder)
+            for folder in self.folder.glob(f"{_ASIDE}*")
+            if folder.name.removeprefix(_ASIDE).isdecimal()
+        ]
+        return sorted(found, key=_number)
+
+
+def _number(aside: Project) -> int:
+    return int(aside.folder.name.removeprefix(_ASIDE))
 
 
 def _content(layer: Image) -> str:
@@ -111,10 +134,6 @@ def _is_beside(other: Layer, layer: Image) -> bool:
         and isinstance(other, Image)
         and other.source.path == layer.source.path
     )
-
-
-def _aside(path: Path) -> Path:
-    return path.with_stem(f"{path.stem}-previous")
 
 
 def _identity(choice: VolumeChoice, layers: Iterable[Layer]) -> str:

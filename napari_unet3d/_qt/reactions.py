@@ -125,8 +125,7 @@ class Reactions(Telling):
         self._show_classes()
 
     def _on_annotation(self, volume: AnnotatedVolume, changes: Changes) -> None:
-        number = self.transfer.number_of(volume.choice)
-        if number is not None:
+        for number in self.transfer.numbers_at(volume.choice):
             self.client.update_annotation(number, changes.index, changes.labels)
         self._show_annotation()
 
@@ -135,8 +134,7 @@ class Reactions(Telling):
         if volume.layer == self.annotating.layer:
             self.annotating.use(None)
             self._show_classes()
-        number = self.transfer.number_of(volume.choice)
-        if number is not None:
+        for number in self.transfer.numbers_at(volume.choice):
             self.client.replace_annotation(number, (), ())
         self._keep_lost_annotation(volume)
         self.refresh()
@@ -240,6 +238,8 @@ class Reactions(Telling):
                 said.append(f"The {what} was not begun.")
         if said:
             self._warn_later(" ".join([sentence, *said]))
+        if self.choice is not None and self.choice.layer in self.viewer.layers:
+            self.preview_if_possible()
         self.refresh()
 
     def _train_without(self, number: int) -> bool:

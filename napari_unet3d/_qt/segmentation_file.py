@@ -12,6 +12,8 @@ from napari_unet3d.worker.room import fits_in_memory
 from .volumes import full_resolution
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
     from .projects import Project
     from .volumes import VolumeChoice
 
@@ -61,14 +63,39 @@ def probabilities_beside(target: str) -> str:
     return str(path.with_name(f"{name}.ome.zarr"))
 
 
+def why_not_into(target: str, choice: VolumeChoice, probabilities: bool) -> str | None:
+    """Say why a volume cannot be segmented into a file; `None` where it can."""
+    images = [_file_of(layer) for layer in (choice.layer, *choice.others)]
+    if any(image is not None and _overlap(image, Path(target)) for image in images):
+        return f"{target} is where the image lies: choose another name."
+    beside = probabilities_beside(target)
+    if probabilities and not os.path.exists(target) and os.path.exists(beside):
+        return (
+            f"The probabilities would replace {beside}: choose another name, or move "
+            "that away."
+        )
+    return None
+
+
+def _overlap(image: Path, target: Path) -> bool:
+    one, other = (Path(os.path.realpath(path)) for path in (image, target))
+    return one == other or one in other.parents or other in one.parents
+
+
 def _folder_of(choice: VolumeChoice) -> Path | None:
     """Return the folder in which the image lies, if it is on this machine."""
+    path = _file_of(choice.layer)
+    return None if path is None else path.parent
+
+
+def _file_of(layer: Image) -> Path | None:
+    """Return the file of an image, or the whole zarr, if it is on this machine."""
     from .voxel_origin import origin_of
 
-    found = origin_of(full_resolution(choice.layer))
-    written = found[0].path if found is not None else choice.layer.source.path
+    found = origin_of(full_resolution(layer))
+    written = found[0].path if found is not None else layer.source.path
     if not written or not os.path.exists(written):
         return None
     path = Path(os.path.abspath(written))
     zarrs = [p for p in (path, *path.parents) if p.suffix.lower() == ".zarr"]
-    return (zarrs[-1] if zarrs else path).parent
+    return zarrs[-1] if zarrs else path

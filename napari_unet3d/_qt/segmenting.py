@@ -179,6 +179,7 @@ class Segmenting(QObject):
                 self._viewer, choice, "segmentation", arrays[0], classes, 0.6
             )
             self.layer.events.paint.connect(self._on_edit)
+            self.layer.events.data.connect(self._on_edit)
         self._shown = choice
         self._edited = False
         if len(arrays) < 2:

@@ -72,6 +72,8 @@ class Session(QObject):
         self.project: Project | None = None
         self.model_file: Path | None = None
         """Where the model was opened from, or is kept since the last training."""
+        self.begun_from: Path | None = None
+        """The file of the model that the last training went on from."""
         self.trained: set[int] = set()
         """Numbers of the volumes that the training under way learns from."""
         self.saving = ""
@@ -158,12 +160,17 @@ class Session(QObject):
         self.set_state(phase=Phase.STARTING, device="starting the worker …")
         self.client.restart()
         if self.kept_model is not None:
-            self.client.load_model(self.kept_model)
+            self.load_model(str(self.kept_model))
+
+    def load_model(self, path: str) -> None:
+        """Open a model file."""
+        self.set_state(opening_model=True)
+        self.client.load_model(path)
 
     @property
     def kept_model(self) -> Path | None:
         """The file of the newest model, if there is one."""
-        files = (self.model_file, self.project.model if self.project else None)
+        files = (self.model_file, self.begun_from)
         return next((file for file in files if file and file.exists()), None)
 
     def project_of(self, choice: VolumeChoice) -> Project:
@@ -186,6 +193,10 @@ class Session(QObject):
         # Another image may have been chosen since Train was pressed.
         project = self.project_of(choice)
         self.autosave.claim(project)
+        self.begun_from = self.model_file if self.state.has_model else None
+        if self.model_file != project.model:
+            # The file, if there is one, is of a model that is not trained on.
+            self.autosave.set_model_aside(project)
         self.model_file = project.model
         for each, number in zip(learned, numbers, strict=True):
             self.send_labels(each, number)

@@ -44,6 +44,8 @@ class State:
     has_annotation: bool = False
     others: tuple[OtherVolume, ...] = ()
     has_model: bool = False
+    opening_model: bool = False
+    """Whether one will be there soon: a training would not go on from it yet."""
     has_prediction: bool = False
     training_held: bool = False
     """Whether a training goes on after the segmentation."""
@@ -85,6 +87,8 @@ class State:
             return "The worker process has ended: restart it."
         if self.busy:
             return "A training or segmentation is under way."
+        if self.opening_model:
+            return "The model is being opened: wait a moment."
         return self.problem or self.annotation_problem
 
     @property

@@ -69,12 +69,15 @@ def after(state: State, event: Event) -> State:
             return replace(
                 state,
                 has_model=event.summary is not None,
+                opening_model=False,
                 model=describe_model(event.summary),
             )
         case SegmentOpened() | SegmentProgress():
             return replace(state, progress=event.progress)
         case SegmentDone() | SegmentCancelled():
             return segmentation_over(state)
+        case Failed(what="model" | "request"):
+            return replace(state, opening_model=False)
         case Failed(what="segmentation"):
             return segmentation_over(state)
         case Failed(what="training"):
@@ -86,6 +89,7 @@ def after(state: State, event: Event) -> State:
                 training_held=False,
                 has_prediction=False,
                 has_model=False,
+                opening_model=False,
                 device="the worker has ended",
                 device_warning="",
                 model=describe_model(None),

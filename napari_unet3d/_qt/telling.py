@@ -139,6 +139,8 @@ class Telling(Session):
         if event.what == "segmentation":
             self.segmenting.done()
             self._say_unfinished()
+        elif event.what == "volume":
+            self.transfer.forget_number(event.generation)
         show_error(_sentence(event.sentence))
 
     def _on_death(self, event: WorkerDied, was_training: bool) -> None:

@@ -83,6 +83,15 @@ class VolumeTransfer(QObject):
         """Return the number of a volume that the worker knows."""
         return next((n for n, known in self._known if known.same_as(choice)), None)
 
+    def numbers_at(self, choice: VolumeChoice) -> list[int]:
+        """Return the numbers under which an image is known, whatever its channels."""
+        return [number for number, known in self._known if known.is_at(choice)]
+
+    def forget_number(self, number: int) -> None:
+        """Let go of a volume that the worker could not open, to try it again."""
+        if any(number == known for known, _ in self._known):
+            self._close(number)
+
     def open(
         self,
         what: str,
@@ -118,7 +127,8 @@ class VolumeTransfer(QObject):
         copy = self._copying
         self._go_on()
         if copy is not None:
-            copy.join()
+            # A disk that does not answer is not waited for; the thread is a daemon.
+            copy.join(2)
             self._remove(copy.spooled)
         for number in list(self._spooled):
             self._remove(self._spooled.pop(number))

@@ -79,7 +79,8 @@ class VolumeChoice:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Size of a voxel along Z, Y, X."""
-        z, y, x = (abs(float(s)) or 1.0 for s in self.layer.scale[-3:])
+        # A picture without slices, which is refused, has two.
+        z, y, x = (abs(float(s)) or 1.0 for s in (1.0, *self.layer.scale)[-3:])
         return z, y, x
 
     @property
@@ -191,7 +192,7 @@ def problem_of(choice: VolumeChoice | None) -> str | None:
 def _channels_of(layer: Image, axes: str) -> int:
     shape = full_resolution(layer).shape
     if layer.rgb:
-        return int(shape[-1])
+        return 3
     return int(shape[axes.index("C")]) if "C" in axes else 1
 
 
@@ -201,6 +202,9 @@ def _read(
     """Read (C, Z, Y, X) of an array."""
     wanted: dict[str, Any] = dict(zip("ZYX", box, strict=True))
     wanted |= {"T": time, "C": slice(None)}
+    if axes.endswith("C"):
+        # Of colours; how opaque they are is not part of the picture.
+        wanted["C"] = slice(3)
     block = np.asarray(data[tuple(wanted[axis] for axis in axes)])
     if "C" not in axes:
         return block[None]

@@ -55,6 +55,9 @@ def _channels_first(view: AffineView, axes: str, time: int) -> AffineView:
         axes = axes.replace("T", "")
     if "C" not in axes:
         return view[None]
+    if axes.endswith("C"):
+        # Of colours; how opaque they are is not part of the picture.
+        view = view[(*(slice(None),) * 3, slice(3))]
     return view.transposed([axes.index(axis) for axis in "CZYX"])
 
 

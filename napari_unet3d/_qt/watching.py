@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DELAY_MS = 300
 """From the last stroke to the look; strokes in between are looked at together."""
 
+UNREADABLE = (OSError, RuntimeError, ValueError)
+"""What the files behind a layer raise that are gone or damaged."""
+
 
 class AnnotationWatch(QObject):
     """Look at a labels layer after it was painted on, block by block.
@@ -32,6 +35,8 @@ class AnnotationWatch(QObject):
     """Before that, and also where nothing has changed."""
     reshaped = Signal()
     """The layer has got data of another shape."""
+    unreadable = Signal(str)
+    """Why the layer cannot be looked at; once, until it can be again."""
     painting = Signal()
     """At once, for a worker that should leave the processor to the viewer."""
 
@@ -44,7 +49,7 @@ class AnnotationWatch(QObject):
         self._scanner: tuple[Any, Callable[[], Iterator[Labelled | None]]] | None = None
         """The data that are looked at, and what does so."""
         self._step: tuple[int, ...] = ()
-        self._again = False
+        self._again = self._complained = False
         self._delay = QTimer(self)
         self._delay.setSingleShot(True)
         self._delay.setInterval(DELAY_MS)
@@ -70,9 +75,13 @@ class AnnotationWatch(QObject):
         self._scan = None
         self._next.stop()
         if self.layer is not None:
-            *_, labelled = self._new_scan()
-            assert labelled is not None
-            self._compare(labelled)
+            try:
+                *_, labelled = self._new_scan()
+            except UNREADABLE as error:
+                self._complain(error)
+            else:
+                assert labelled is not None
+                self._compare(labelled)
         return self.labelled
 
     def close(self) -> None:
@@ -121,7 +130,13 @@ class AnnotationWatch(QObject):
         if self._scan is None:
             self._next.stop()
             return
-        labelled = next(self._scan)
+        try:
+            labelled = next(self._scan)
+        except UNREADABLE as error:
+            self._scan = None
+            self._next.stop()
+            self._complain(error)
+            return
         if labelled is None:
             return
         self._scan = None
@@ -131,7 +146,15 @@ class AnnotationWatch(QObject):
             self._again = False
             self._delay.start()
 
+    def _complain(self, error: Exception) -> None:
+        """Tell that nothing new is known; what was labelled at the last look stays."""
+        if not self._complained:
+            self._complained = True
+            reason = str(error) or type(error).__name__
+            self.unreadable.emit(f"The annotation cannot be read: {reason}")
+
     def _compare(self, labelled: Labelled) -> None:
+        self._complained = False
         if labelled.shape != self.labelled.shape:
             self.reshaped.emit()
             return

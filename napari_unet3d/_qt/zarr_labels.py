@@ -62,7 +62,8 @@ class ZarrScan:
     def _files(self) -> Iterator[tuple[tuple[int, ...], tuple[int, int]]]:
         """Yield the places of the chunks that have a file, and what tells its state."""
         assert self._folder is not None
-        for parent, _, names in os.walk(self._folder):
+        # A folder that is gone is not one without labels.
+        for parent, _, names in os.walk(self._folder, onerror=_raise):
             for name in names:
                 path = os.path.join(parent, name)
                 inside = os.path.relpath(path, self._folder).replace(os.sep, "/")
@@ -81,6 +82,10 @@ class ZarrScan:
         z, y, x = (k + a for k, a in zip(inside, low, strict=True))
         shape = self._array.shape
         return (z * shape[1] + y) * shape[2] + x, block[inside]
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def folder_of(data: Any) -> str | None:

@@ -157,7 +157,7 @@ class Failed:
     """"training" and "segmentation" have ended with this, "preview" until there is
     another request; after the others all is as before."""
     generation: int = 0
-    """Of the segmentation or preview."""
+    """Of the segmentation or preview; of "volume" the number."""
     details: str = ""
     """The traceback, for a log."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_unet3d import __version__
 from napari_unet3d.engine.device import name_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def describe_origin(
 
     The model counts by its weights, as it may come from a file or from a training; the
     image by its shape, and by statistics and a digest of some of its grey values.
+    Another version may compute otherwise.
     """
     digest = hashlib.sha256()
     for module in (segmenter.network, segmenter.features.stem):
@@ -34,6 +36,7 @@ def describe_origin(
     statistics = segmenter.features.statistics
     shape = "×".join(map(str, segmenter.features.image.shape))
     return {
+        "napari-unet3d": __version__,
         "model": f"of weights {digest.hexdigest()[:16]}",
         "image": f"of {shape} with {statistics}",
         "device": segmenter.device.type,

@@ -97,6 +97,7 @@ class Server:
                 with self._reporting("preview"):
                     version = self._model.version
                     self._previews.improve(checkpoint, version, self._device)
+        self._save_first()
 
     def _has_work(self) -> bool:
         return self._ending or bool(self._jobs)
@@ -118,7 +119,7 @@ class Server:
         """Do what is done at once; put off what takes its time."""
         match request:
             case OpenVolume():
-                with self._reporting("volume"):
+                with self._reporting("volume", request.volume):
                     self._previews.forget(request.volume)
                     self._volumes[request.volume] = OpenedVolume(request)
             case CloseVolume():
@@ -283,8 +284,14 @@ class Server:
         if self._ending or (self._training and self._training.stop.is_set()):
             raise Interrupted
 
+    def _save_first(self) -> None:
+        """Save the model where that is what is wanted next."""
+        while self._jobs and isinstance(self._jobs[0], SaveModel):
+            self._do(self._jobs.popleft())
+
     def _attend_segmentation(self) -> None:
         self._listen()
+        self._save_first()
         self._courteous.wait(lambda: self._ending or self._cancelled, slower=False)
         if self._ending or self._cancelled:
             raise Interrupted

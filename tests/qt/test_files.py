@@ -66,6 +66,14 @@ def test_damaged_annotations_say_so(layer, tmp_path):
         load(path)
 
 
+def test_writer_refuses_labels_that_it_would_lose(tmp_path):
+    data = np.zeros((3, 4, 5), np.uint16)
+    data[1, 2, 3] = 255
+    with pytest.raises(EngineError, match=r"label 255 cannot be kept .* as a TIFF"):
+        _writer.write_annotation(str(tmp_path / "a.npz"), data, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_writer_refuses_what_is_no_volume():
     with pytest.raises(EngineError, match="axes ZYX"):
         _writer.write_annotation("a.npz", np.zeros((3, 3)), {})
@@ -88,10 +96,29 @@ def test_an_image_has_its_project(projects):
     assert mine == Project.of(VolumeChoice(Image(data.copy(), name="a/b c")))
     assert mine != Project.of(VolumeChoice(Image(data + 1, name="a/b c")))
     mine.make()
-    mine.annotation.write_text("old")
+    assert mine.previous == mine
+
+
+def test_everything_that_is_set_aside_is_kept(tmp_path):
+    mine = Project(tmp_path)
+    for number in range(1, 12):
+        mine.annotation.write_text(f"annotation {number}")
+        if number % 2:
+            mine.model.write_text(f"model {number}")
+        mine.set_aside()
+        assert not mine.annotation.exists()
+        assert not mine.model.exists()
+    # Numbers, not names, are in order; annotation and model belong together.
+    assert mine.previous.annotation.read_text() == "annotation 11"
+    assert mine.previous.model.read_text() == "model 11"
+    assert (tmp_path / "previous-2" / "annotation.npz").read_text() == "annotation 2"
+    assert not (tmp_path / "previous-2" / "model.pt").exists()
+    mine.model.write_text("model alone")
+    mine.set_model_aside()
     mine.set_aside()
-    assert not mine.annotation.exists()
-    assert (mine.folder / "annotation-previous.npz").read_text() == "old"
+    assert (tmp_path / "previous-12" / "model.pt").read_text() == "model alone"
+    assert mine.previous.annotation.read_text() == "annotation 11"
+    assert not (tmp_path / "previous-13").exists()
 
 
 def test_images_of_one_file_have_projects_of_their_own(projects, tmp_path):

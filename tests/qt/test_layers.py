@@ -72,6 +72,10 @@ def test_voxels_of_all_kinds_of_layers():
     rgb = VolumeChoice(Image(colors, rgb=True))
     assert (rgb.shape, rgb.n_channels) == ((5, 6, 7), 3)
     np.testing.assert_array_equal(rgb.read(WHOLE), np.moveaxis(colors, -1, 0))
+    opaque = np.full((5, 6, 7, 1), 255, np.uint8)
+    rgba = VolumeChoice(Image(np.concatenate([colors, opaque], -1), rgb=True))
+    assert (rgba.shape, rgba.n_channels) == ((5, 6, 7), 3)
+    np.testing.assert_array_equal(rgba.read(WHOLE), rgb.read(WHOLE))
 
     pyramid = VolumeChoice(Image([volume, volume[:, ::2, ::2]], multiscale=True))
     assert pyramid.shape == (5, 6, 7)

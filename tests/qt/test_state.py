@@ -180,6 +180,13 @@ def test_why_not():
     assert replace(idle, has_model=True).why_not_segment is None
     assert "under way" in TRAINING.why_not_train
     assert TRAINING.why_not_segment is None
+    opening = replace(idle, opening_model=True)
+    assert "being opened" in opening.why_not_train
+    for event in (
+        protocol.ModelChanged(None),
+        protocol.Failed("no such file", "model"),
+    ):
+        assert not state_changes.after(opening, event).opening_model
     dead = replace(idle, phase=Phase.DEAD)
     assert "restart it" in dead.why_not_train
     assert "restart it" in dead.why_not_segment

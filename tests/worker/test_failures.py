@@ -77,6 +77,7 @@ def test_a_file_that_is_not_there(worker, tmp_path):
     failed = fail(worker, lambda: worker.client.open_volume(path=path))
 
     assert failed.what == "volume"
+    assert failed.generation > 0
     assert "does not exist" in failed.sentence
 
 

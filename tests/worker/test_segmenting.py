@@ -229,6 +229,23 @@ def test_models_wait_for_the_end_of_a_segmentation(large):
     assert kinds.index(SegmentCancelled) < kinds.index(ModelChanged)
 
 
+def test_a_model_is_saved_during_a_segmentation(large, tmp_path):
+    worker, volume, shape = large
+    labels = SharedArray.create(shape, np.uint8)
+    before = len(worker.events)
+    generation = worker.client.segment(volume, labels)
+    worker.events.wait(SegmentProgress, after=before)
+
+    worker.client.save_model(tmp_path / "saved.pt")
+
+    worker.events.wait(Saved, after=before)
+    worker.client.cancel_segmentation(generation)
+    worker.events.wait(SegmentCancelled, after=before)
+    kinds = [type(event) for event in worker.events.all[before:]]
+    assert kinds.index(Saved) < kinds.index(SegmentCancelled)
+    assert load(tmp_path / "saved.pt").step == 30
+
+
 def test_without_a_model_it_fails(worker):
     volume = worker.open()
     labels = SharedArray.create(worker.toy.image.shape, np.uint8)
