@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -129,7 +129,7 @@ def segment_resumably(
     made_from : mapping of str to str
         Everything that decides the result, by what a person calls it.
     check_input : callable
-        Raises an `EngineError` if the image is not there any more.
+        Raises an `EngineError` if the image, or a mask, is not there any more.
     restart : bool
         Whether to forget an earlier run.
     carry_out : callable, optional
@@ -252,7 +252,9 @@ def _kept(
     if not record.finished:
         for volume in volumes:
             if volume.is_mine:
-                volume.discard()
+                # What cannot be removed is told by the next run.
+                with suppress(EngineError):
+                    volume.discard()
                 record.remove()
         raise error
     state = f"{len(record.finished)} of {record.blocks} blocks are finished"

@@ -67,11 +67,11 @@ def score(
     segmentation, truth, exclude : path
         Label volumes of one shape.
     axes, truth_axes : str, optional
-        Meaning of the axes where the files do not say: of `segmentation` and `exclude`,
-        and of `truth`.
+        Meaning of the axes: of `segmentation`, where that file does not say, and of
+        `exclude`, and of `truth`.
     """
     return evaluate(
-        read_labels(segmentation, axes=axes).data,
+        read_labels(segmentation, axes=axes, override=False).data,
         read_labels(truth, axes=truth_axes).data,
         read_labels(exclude, axes=axes).data if exclude else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unet3d.engine.device import choose_devices
 from napari_unet3d.engine.errors import EngineError
-from napari_unet3d.io.digest import digest_of
 
 from .concurrent_blocks import reported
 from .files import expanded
@@ -53,6 +51,8 @@ class Files:
     """What the workers read and write, beside the model's own settings."""
 
     model: str | Path
+    digest: str
+    """SHA-256 of the model that was loaded."""
     image: str | Path
     axes: str | None
     channels: Sequence[int] | None
@@ -99,14 +99,14 @@ class Workers:
             job = Job(
                 name=uuid.uuid4().hex,
                 model=_absolute(files.model),
-                digest=digest_of(expanded(files.model)),
+                digest=files.digest,
                 image=_absolute(files.image),
                 shape=tuple(features.image.shape),
                 axes=files.axes,
                 channels=None if files.channels is None else tuple(files.channels),
                 statistics=features.statistics,
                 outputs=tuple(
-                    (str(volume.target), array.shape)
+                    (_absolute(volume.path), array.shape)
                     for volume, array in zip(files.volumes, arrays, strict=True)
                 ),
                 begun=tuple(begun_at(volume) for volume in files.volumes),
@@ -175,4 +175,4 @@ def workers(
 
 def _absolute(path: str | Path) -> str:
     """Return a name that means the same in every folder; links stay as they are."""
-    return os.path.abspath(expanded(path))
+    return str(expanded(path).absolute())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_unet3d.io.digest import digest_of
+from napari_unet3d import __version__
 
 from .files import expanded
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 
 def origin(
-    model: str | Path,
+    digest: str,
     volume: Volume,
     statistics: IntensityStatistics,
     config: SegmentationConfig,
 ) -> dict[str, str]:
     """Say what decides the labels beside plan and device, as a person calls it.
 
-    Files count by what is in them: they may have moved in between. An image is known
-    by its shape, and by statistics and a digest of some of its grey values.
+    Files count by what is in them: they may have moved in between. A model is known by
+    the SHA-256 of its file, an image by its shape, and by statistics and a digest of
+    some of its grey values. Another version may compute otherwise.
     """
     shape = "×".join(str(n) for n in volume.data.shape)
     return {
-        "model": f"of SHA-256 {digest_of(expanded(model))[:16]}",
+        "napari-unet3d": __version__,
+        "model": f"of SHA-256 {digest[:16]}",
         "image": f"of {shape} {volume.data.dtype} with {statistics}",
         "weights": config.weights,
         "precision": config.precision,

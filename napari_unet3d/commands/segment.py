@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_unet3d.engine import SegmentationConfig, Segmenter, load
+from napari_unet3d.engine import SegmentationConfig, Segmenter
 from napari_unet3d.engine.allocation import keep_freed_memory
 from napari_unet3d.engine.blockwise import Selection
 from napari_unet3d.engine.device import name_of
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.engine.model_file import load_with_digest
 from napari_unet3d.io import Volume, create_volume, open_image
 from napari_unet3d.io.location import existing, located
 from napari_unet3d.io.unfinished import UnfinishedVolume
@@ -151,7 +152,7 @@ def segment_file(
         )
     keep_freed_memory()
     config = config or SegmentationConfig()
-    checkpoint = load(expanded(model))
+    checkpoint, digest = load_with_digest(expanded(model))
     volume = open_image(image, axes=axes, channels=channels)
     warn_of_spacing(
         volume.source,
@@ -162,6 +163,12 @@ def segment_file(
     )
     chosen = read_selection(volume.data.shape[1:], region, mask, skip_below, axes)
     selected, with_probabilities = chosen or Selection(), len(outputs) > 1
+
+    def check_inputs() -> None:
+        """Make sure that all is there: a zarr that vanishes reads as zeros."""
+        for path in (image,) if mask is None else (image, mask):
+            existing(path)
+
     if other is None:
         files = [
             UnfinishedVolume(path, shape, "uint8", **description)
@@ -188,9 +195,9 @@ def segment_file(
                     with_probabilities,
                     crew.at_once,
                 )
-                named = Files(model, image, axes, channels, mask, files)
+                named = Files(model, digest, image, axes, channels, mask, files)
                 carry_out = crew.carry_out(named, config)
-            made_from = origin(model, volume, segmenter.features.statistics, config)
+            made_from = origin(digest, volume, segmenter.features.statistics, config)
             made_from["device"] = device
             segment_resumably(
                 task,
@@ -198,13 +205,13 @@ def segment_file(
                 made_from
                 | read_from(axes, channels, outputs[1:])
                 | selection.origin(region, mask, skip_below),
-                lambda: existing(image),
+                check_inputs,
                 restart=restart,
                 carry_out=carry_out,
                 is_kept=crew is not None,
             )
     else:
-        _segment_at_once(checkpoint, volume, config, outputs, chosen)
+        _segment_at_once(checkpoint, volume, config, outputs, chosen, check_inputs)
     print(f"wrote {' and '.join(map(str, outputs))}", file=sys.stderr)
 
 
@@ -214,6 +221,7 @@ def _segment_at_once(
     config: SegmentationConfig,
     outputs: Sequence[str | Path],
     chosen: Selection | None,
+    check_inputs: Callable[[], None],
 ) -> None:
     """Segment into files that cannot be left unfinished."""
     with ExitStack() as files:
@@ -237,3 +245,4 @@ def _segment_at_once(
             with closing(steps):
                 for _ in steps:
                     pass
+        check_inputs()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from napari_unet3d.engine.blockwise import Selection
 from napari_unet3d.engine.errors import EngineError
@@ -81,10 +82,21 @@ def origin(
 
 
 def _version(path: str | Path) -> str:
-    """Name a file and when it was last changed."""
+    """Name a file, or the files of a zarr, and when the last of them was changed."""
     absolute = located(os.path.realpath(os.path.expanduser(path))).path
-    changed = datetime.fromtimestamp(absolute.stat().st_mtime)
-    return f"{absolute} of {changed.isoformat(' ')}"
+    if not absolute.is_dir():
+        return f"{absolute} of {_time(absolute.stat().st_mtime_ns)}"
+    # Where chunks are written, the folder itself does not change.
+    changes = [
+        os.stat(os.path.join(folder, name)).st_mtime_ns
+        for folder, _, names in os.walk(absolute)
+        for name in names
+    ]
+    return f"{absolute} of {len(changes)} files until {_time(max(changes, default=0))}"
+
+
+def _time(nanoseconds: int) -> str:
+    return f"{np.datetime64(nanoseconds, 'ns')} UTC"
 
 
 def _region(text: str, shape: Sequence[int]) -> Region:

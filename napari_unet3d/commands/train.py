@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,10 +241,10 @@ def _checked(
 
 
 def _keep_former(model: Path, resumed: str | None) -> None:
-    """Give another name to a model that another one is to replace."""
+    """Give a name that is free to a model that another one is to replace."""
     if not model.exists() or (resumed and model.samefile(expanded(resumed))):
         return
-    kept = model.with_stem(f"{model.stem}-previous")
+    kept = _free_name(model)
     temporary = temporary_beside(kept)
     try:
         shutil.copyfile(model, temporary)
@@ -254,6 +256,15 @@ def _keep_former(model: Path, resumed: str | None) -> None:
             "another --model, or go on from it with --resume"
         ) from error
     print(f"the model that was in {model} is kept as {kept}", file=sys.stderr)
+
+
+def _free_name(model: Path) -> Path:
+    """Return a name beside a model that no file has."""
+    kept = model.with_stem(f"{model.stem}-previous")
+    numbers = count(2)
+    while os.path.lexists(kept):
+        kept = model.with_stem(f"{model.stem}-previous-{next(numbers)}")
+    return kept
 
 
 def _opened(config: RunConfig, pairs: tuple[Pair, ...]) -> tuple[list[Any], list[str]]:

@@ -128,7 +128,8 @@ def segment_one(number: int, block: Region, job: Job) -> None:
         written += float(np.prod([b - a for a, b in layer]))
         worker.log_event(job.name, {"block": number, "share": written / size})
     # A store that vanishes reads as zeros.
-    existing(job.image)
+    for path in (job.image,) if job.mask is None else (job.image, job.mask):
+        existing(path)
     for volume, _ in ready.outputs:
         volume.flush(block)
 
@@ -172,17 +173,17 @@ class _Ready:
 @lru_cache(maxsize=2)
 def _prepared(job: Job, device: str) -> _Ready:
     """Load the model and open the files, once in a process."""
-    from napari_unet3d.engine import Segmenter, load
+    from napari_unet3d.engine import Segmenter
     from napari_unet3d.engine.allocation import keep_freed_memory
     from napari_unet3d.engine.blockwise import Selection
-    from napari_unet3d.io.digest import digest_of
+    from napari_unet3d.engine.model_file import load_with_digest
     from napari_unet3d.io.mask import open_mask
 
     keep_freed_memory()
     image = _open_image(job)
     model = Path(job.model)
-    checkpoint = load(model)
-    if digest_of(model) != job.digest:
+    checkpoint, digest = load_with_digest(model)
+    if digest != job.digest:
         raise EngineError(
             f"{model} is not the model that the segmentation was begun with"
         )

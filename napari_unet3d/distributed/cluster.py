@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_unet3d.engine.errors import EngineError
 
@@ -107,6 +108,18 @@ def local_workers(count: int, has_gpus: bool = False) -> Iterator[Client]:
         cluster.scale(count)
         client.wait_for_workers(count)
         yield client
+
+
+def workers_of(client: Client, resources: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what dask knows of each worker that offers some resources, by its name."""
+    # Some versions tell of five workers unless they are asked for all.
+    asked = inspect.signature(client.scheduler_info).parameters
+    options = {"n_workers": -1} if "n_workers" in asked else {}
+    return {
+        name: worker
+        for name, worker in client.scheduler_info(**options)["workers"].items()
+        if all(worker["resources"].get(kind) for kind in resources)
+    }
 
 
 def _spare_interrupts(cluster: LocalCluster) -> None:

@@ -7,6 +7,7 @@ image alone: whichever worker does it, and how often, the bytes are the same.
 
 from __future__ import annotations
 
+import math
 import queue
 import sys
 import time
@@ -18,6 +19,7 @@ from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.engine.events import BlockProgress
 
 from .block_task import is_working_on, segment_one, trouble_with
+from .cluster import workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 MOST_QUEUED = 10_000
 """Tasks that the scheduler knows at once: each costs it about a kilobyte."""
+
+FOR_A_WORKER = 2
+"""Tasks of each worker, the one it is at among them, where they take resources."""
+
+LOOKING = 5
+"""Seconds after which the workers are counted again."""
 
 RETRIES = 2
 """Of a block that failed: a network's disk may be away for a moment."""
@@ -76,14 +84,19 @@ def segment_blocks(
     require_files(client, job, resources)
     waiting = iter(numbers)
     pending: dict[int, Future[None]] = {}
+    most, looked = 0, -math.inf
     with (
         _events(client, job.name) as events,
         _cancelled_at_the_end(client, job, pending),
     ):
         while True:
-            room = MOST_QUEUED - len(pending)
-            if room > MOST_QUEUED // 2:
+            if time.monotonic() - looked > LOOKING:
+                most, looked = _most_queued(client, resources), time.monotonic()
+            room = most - len(pending)
+            batch = []
+            if resources or room > most // 2:
                 batch = [k for _, k in zip(range(room), waiting, strict=False)]
+            if batch:
                 futures: list[Future[None]] = client.map(
                     segment_one,
                     batch,
@@ -110,6 +123,17 @@ def segment_blocks(
                 yield event
 
 
+def _most_queued(client: Client, resources: dict[str, int] | None) -> int:
+    """Return how many tasks the scheduler is to know at once.
+
+    Those that take resources it gives to workers at once, and the end of a worker
+    counts against each that it has.
+    """
+    if not resources:
+        return MOST_QUEUED
+    return FOR_A_WORKER * max(1, len(workers_of(client, resources)))
+
+
 def require_files(
     client: Client, job: Job, resources: dict[str, int] | None = None
 ) -> None:
@@ -122,12 +146,7 @@ def require_files(
     EngineError
         Naming a worker that cannot.
     """
-    workers: dict[str, Any] = client.scheduler_info()["workers"]
-    chosen = [
-        name
-        for name, worker in workers.items()
-        if all(worker["resources"].get(kind) for kind in resources or ())
-    ]
+    chosen = list(workers_of(client, resources or ()))
     answers = client.run(trouble_with, job, workers=chosen, on_error="return")
     trouble = {name: answer for name, answer in answers.items() if answer is not None}
     for name, answer in trouble.items():
@@ -163,7 +182,7 @@ def _next(client: Client, events: queue.SimpleQueue[Any]) -> Any:
         try:
             return events.get(timeout=1)
         except queue.Empty:
-            is_alone = not client.scheduler_info()["workers"]
+            is_alone = not workers_of(client)
             if is_alone and not told and time.monotonic() - began > PATIENCE:
                 print(
                     "no worker is left; waiting for one (Ctrl-C stops, and the same "
@@ -187,8 +206,9 @@ def _require_success(future: Future[None], number: int, client: Client) -> None:
     error = future.exception()
     if isinstance(error, KilledWorker):
         raise EngineError(
-            f"each worker that began block {number} has died, most likely because "
-            "memory ran out; give less --memory, and --restart"
+            f"each worker that had block {number} has died, most likely because its "
+            "time or memory ran out; finished blocks are kept, so repeat the command, "
+            "with fewer workers on a machine or less --memory if it happens again"
         ) from error
     if isinstance(error, EngineError):
         raise error

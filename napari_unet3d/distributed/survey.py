@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_unet3d import __version__
 from napari_unet3d.engine.errors import EngineError
 
+from .cluster import workers_of
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -85,7 +87,7 @@ def survey(
     EngineError
         Where the workers cannot do what was asked, or not all of them the same.
     """
-    workers: dict[str, Any] = client.scheduler_info()["workers"]
+    workers = workers_of(client)
     gpus = [name for name, worker in workers.items() if worker["resources"].get("GPU")]
     kind = devices[0].split(":")[0]
     resources = None

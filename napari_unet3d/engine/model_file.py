@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +90,48 @@ def load(path: str | Path) -> Checkpoint:
         Where the file is missing, truncated or no model of this program.
     """
     path = Path(path)
+    with _readable(path):
+        content = _unpickled(path)
+    return _checked(content, path)
+
+
+def load_with_digest(path: str | Path) -> tuple[Checkpoint, str]:
+    """Read a model file once, for the model and for the SHA-256 of the file.
+
+    A training may save another model under the name at any moment.
+
+    Raises
+    ------
+    EngineError
+        As `load`.
+    """
+    path = Path(path)
+    with _readable(path):
+        file = path.read_bytes()
+        content = _unpickled(io.BytesIO(file))
+    return _checked(content, path), hashlib.sha256(file).hexdigest()
+
+
+def _unpickled(file: Path | io.BytesIO) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in a sentence what is wrong with a file that cannot be read."""
     if not path.is_file():
         raise EngineError(f"there is no model file {path}; check the name")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        yield
     except DAMAGE as e:
         raise EngineError(
             f"{path} cannot be read as a model ({type(e).__name__}): it is truncated, "
             "of another program, or not safe to open; use a file saved by "
             "napari-unet3d"
         ) from e
+
+
+def _checked(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise EngineError(
             f"{path} is not a model of napari-unet3d; use a file that it has saved"

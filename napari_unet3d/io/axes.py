@@ -170,3 +170,19 @@ def described(shape: tuple[int, ...], named: str | None) -> str:
     )
     letters = "".join(a if a in "TCZYXS" else "?" for a in _bare(shape, named))
     return f"shape {kept}, axes {letters}"
+
+
+def names_one_channel(shape: tuple[int, ...], named: str | None) -> bool:
+    """Tell whether a file itself says which axes of a single channel are Z, Y and X.
+
+    Examples
+    --------
+    >>> names_one_channel((1, 9, 8, 7), "TZYX")
+    True
+    >>> names_one_channel((9, 8, 7), "QYX"), names_one_channel((9, 1, 8, 7), "TZYX")
+    (False, False)
+    """
+    if named is None or not set("ZYX") <= set(named.upper()):
+        return False
+    others = [n for n, a in zip(shape, named.upper(), strict=True) if a not in "ZYX"]
+    return all(n == 1 for n in others)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from napari_unet3d.engine.errors import EngineError
 
 from .location import listed, nearest
 from .mapped import MappedWriter, reserve
-from .sentences import extra, unreadable
+from .sentences import extra, reason, unreadable
 from .units import converted, known_unit, positive_spacing
 from .volume import Stored
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 # HDF5 reports damage as OSError, KeyError or RuntimeError; h5py adds the others where
 # a type or a size is not one that numpy has.
 _ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
+_NO_SIGNATURE = "file signature not found"
 _LABELS = "DIMENSION_LABELS"
 _HEADERS = 2**16
 
@@ -53,12 +53,12 @@ def read(location: Location) -> Stored:
 def other_datasets(path: Path, inner: str) -> list[str]:
     """List the datasets that would be lost if a file with only `inner` replaced this.
 
-    A file that is not there, or is no HDF5, holds none.
+    A file that is not there, or has no signature of HDF5, holds none.
 
     Raises
     ------
     EngineError
-        If h5py is missing.
+        If h5py is missing, or what the file holds cannot be told.
     """
     h5py = extra("h5py", "hdf5", "HDF5")
     names: list[str] = []
@@ -67,8 +67,18 @@ def other_datasets(path: Path, inner: str) -> list[str]:
         if isinstance(node, h5py.Dataset) and name != inner:
             names.append(name)
 
-    with suppress(OSError), h5py.File(path, "r") as file:
-        file.visititems(collect)
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(collect)
+    except FileNotFoundError:
+        return []
+    except _ERRORS as error:
+        if _NO_SIGNATURE in str(error):
+            return []
+        raise EngineError(
+            f"{path} exists and cannot be looked into ({reason(error)}); close it "
+            "elsewhere, or choose a file of its own"
+        ) from error
     return names
 
 

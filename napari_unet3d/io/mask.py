@@ -19,15 +19,17 @@ def open_mask(path: str | os.PathLike[str], axes: str | None = None) -> Mask:
 
     Parameters
     ----------
-    path, axes : optional
+    path : str or path-like
         As for `open_image`.
+    axes : str, optional
+        What the axes are where the file does not say.
 
     Raises
     ------
     EngineError
         As `open_image`, or where there are several channels.
     """
-    return Mask(open_image(path, axes=axes))
+    return Mask(open_image(path, axes=axes, override=False))
 
 
 class Mask:

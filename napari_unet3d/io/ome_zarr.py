@@ -12,7 +12,7 @@ from napari_unet3d.engine.errors import EngineError
 from .layout import chunks_of
 from .location import listed
 from .pyramid import build, levels_of
-from .sentences import unreadable
+from .sentences import reason, unreadable
 from .units import in_one_unit, known_unit, positive_spacing
 from .volume import Stored
 
@@ -68,7 +68,10 @@ def read(location: Location) -> Stored:
 def other_members(path: Path) -> list[str]:
     """Name what a zarr holds beside a single image, which may be replaced.
 
-    What cannot be read counts as an image: it is of no use to anybody.
+    Raises
+    ------
+    EngineError
+        If that cannot be told.
     """
     try:
         node = zarr.open(path, mode="r")
@@ -78,8 +81,11 @@ def other_members(path: Path) -> list[str]:
         multiscales = attributes.get("ome", attributes).get("multiscales") or ()
         own = {dataset["path"] for each in multiscales for dataset in each["datasets"]}
         return sorted(name for name, _ in node.members() if name not in own)
-    except ERRORS:
-        return []
+    except ERRORS as error:
+        raise EngineError(
+            f"{path} exists and cannot be looked into ({reason(error)}); choose "
+            "another name, or remove it"
+        ) from error
 
 
 def _finest(group: zarr.Group, multiscale: dict[str, Any]) -> Stored:

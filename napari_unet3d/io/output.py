@@ -151,6 +151,8 @@ def create_volume(
                 writer.finish()
         finally:
             writer.close()
+        # Another run may have put something there meanwhile.
+        _require_free(location, target, layout.inner)
         with unwritable(*place):
             move(temporary, target)
     finally:

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_unet3d.engine.errors import EngineError
 
-from .axes import described, resolve_axes
+from .axes import described, names_one_channel, resolve_axes
 from .formats import format_of
 from .location import existing
 from .view import View
@@ -31,6 +31,7 @@ def open_image(
     *,
     axes: str | None = None,
     channels: Sequence[int] | None = None,
+    override: bool = True,
 ) -> Volume:
     """Open an image, lazily where its format allows that.
 
@@ -45,6 +46,9 @@ def open_image(
         comes first (``"XYZ"``), as in nibabel. Axes of length 1 may be left out.
     channels : sequence of int, optional
         Channels to take, in this order; all by default.
+    override : bool
+        Whether `axes` count even for a file of one channel that says itself which of
+        its axes are Z, Y and X.
 
     Returns
     -------
@@ -63,20 +67,22 @@ def open_image(
     """
     location = existing(path)
     stored = format_of(location.kind).read(location)
-    view = _view(stored, location, axes, channels)
+    view = _view(stored, location, axes, channels, override)
     return Volume(
         view, stored.spacing, stored.unit, location.source, affine=stored.affine
     )
 
 
-def read_labels(path: str | os.PathLike[str], *, axes: str | None = None) -> Volume:
+def read_labels(
+    path: str | os.PathLike[str], *, axes: str | None = None, override: bool = True
+) -> Volume:
     """Read labels: painted ones, 0 where nothing is, or a dense ground truth.
 
     Parameters
     ----------
     path : str or path-like
         As for `open_image`.
-    axes : str, optional
+    axes, override : optional
         As for `open_image`.
 
     Returns
@@ -91,7 +97,7 @@ def read_labels(path: str | os.PathLike[str], *, axes: str | None = None) -> Vol
     """
     location = existing(path)
     stored = format_of(location.kind).read(location)
-    view = _view(stored, location, axes, None)
+    view = _view(stored, location, axes, None, override)
     if view.dtype.kind not in "iu":
         raise EngineError(
             f"labels must be integers, got {view.dtype} in {location.source}; save "
@@ -130,7 +136,11 @@ def _require_classes(labels: NDArray[Any], source: str) -> None:
 
 
 def _view(
-    stored: Stored, location: Location, axes: str | None, channels: Sequence[int] | None
+    stored: Stored,
+    location: Location,
+    axes: str | None,
+    channels: Sequence[int] | None,
+    override: bool,
 ) -> View:
     shape = tuple(stored.array.shape)
     if 0 in shape:
@@ -138,5 +148,7 @@ def _view(
             f"{location.source} is empty ({described(shape, stored.axes)}); check the "
             "program that wrote it."
         )
+    if not override and names_one_channel(shape, stored.axes):
+        axes = None
     letters = resolve_axes(shape, stored.axes, axes, location.source)
     return View(stored, letters, location.source, channels)

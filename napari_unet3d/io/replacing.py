@@ -7,11 +7,18 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from napari_unet3d.engine.errors import EngineError
+
+from .sentences import reason
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 FORMER = ".former"
 """Ending of the name that an older folder has while a new one takes its place."""
+
+REMOVED = ".removed"
+"""Ending of the name that a folder has while it is removed."""
 
 
 def temporary_beside(target: Path) -> Path:
@@ -45,3 +52,29 @@ def remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder, a part of which must at no moment pass for the whole.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be removed.
+    """
+    removed = folder.with_name(folder.name + REMOVED)
+    # Left by a run that ended here
+    remove(removed)
+    if folder.exists():
+        try:
+            folder.rename(removed)
+        except OSError as error:
+            raise EngineError(
+                f"{folder} cannot be removed ({reason(error)}); remove it yourself, or "
+                "choose another name"
+            ) from error
+        remove(removed)
+    if removed.exists():
+        raise EngineError(
+            f"{removed} cannot be removed; remove it yourself, or choose another name"
+        )

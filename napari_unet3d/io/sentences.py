@@ -52,7 +52,7 @@ def unreadable(
         else:
             remedy = "Check that it is complete and of the type that its name says."
         what = f"cannot be read as {kind}" if kind else "cannot be read"
-        raise EngineError(f"{source} {what} ({_reason(error)}). {remedy}") from error
+        raise EngineError(f"{source} {what} ({reason(error)}). {remedy}") from error
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def unwritable(source: str, folder: Path, needed: int = 0) -> Iterator[None]:
                 "program; close it there or choose another name."
             ) from error
         raise EngineError(
-            f"{source} cannot be written ({_reason(error)}); choose another name or "
+            f"{source} cannot be written ({reason(error)}); choose another name or "
             "folder."
         ) from error
 
@@ -108,7 +108,8 @@ def _full(source: str, folder: Path, needed: int) -> str:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return one line that says what went wrong, without a full stop."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, KeyError):
         text = f"{error} is missing"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet3d.engine.errors import EngineError
 
 from .output import WritableArray, planned
-from .replacing import FORMER, move, remove
+from .replacing import FORMER, move, remove, remove_at_once
 from .sentences import unreadable, unwritable
 
 try:
@@ -63,6 +63,8 @@ class UnfinishedVolume:
                 f"{path} cannot be written over several runs; choose a name that ends "
                 "in .zarr"
             )
+        self.path = self._location.path
+        """As it was given: links are not followed."""
         self.folder = unfinished_name(self.target)
         self._former = self.folder.with_suffix(FORMER)
         self._writer: ZarrWriter | None = None
@@ -192,11 +194,17 @@ class UnfinishedVolume:
             remove(self._former)
 
     def discard(self) -> None:
-        """Remove what is there of it; an older file of its name stays."""
+        """Remove what is there of it; an older file of its name stays.
+
+        Raises
+        ------
+        EngineError
+            If it cannot be removed, or another run is writing it.
+        """
         if self.is_there:
             self._claim()
         self.close()
-        remove(self.folder)
+        remove_at_once(self.folder)
 
     def close(self) -> None:
         """Release it, whatever its state."""
@@ -210,7 +218,8 @@ class UnfinishedVolume:
         """Keep other runs from writing the same, where the system can do that."""
         if fcntl is None or self._lock is not None:
             return
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        with self._writing():
+            descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

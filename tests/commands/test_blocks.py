@@ -16,11 +16,14 @@ import pytest
 import tifffile
 import zarr
 
+from napari_unet3d import __version__
 from napari_unet3d.commands import progress
+from napari_unet3d.commands import segment as segment_command
 from napari_unet3d.commands.progress import RemainingTime
 from napari_unet3d.engine import load, save, segment
 from napari_unet3d.engine.events import Segmented
-from napari_unet3d.io import open_image, read_labels
+from napari_unet3d.io import create_volume, open_image, read_labels
+from napari_unet3d.io.digest import digest_of
 from napari_unet3d.io.record import BlockRecord
 
 from .conftest import contents
@@ -86,6 +89,16 @@ def interrupted(wide, program, monkeypatch):
 
 def files_of(*names):
     return {name: contents(Path(name)) for name in names}
+
+
+def interrupt_after_a_block(monkeypatch):
+    add = BlockRecord.add
+
+    def interrupting(self, block):
+        add(self, block)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(BlockRecord, "add", interrupting)
 
 
 def test_blocks_give_what_the_whole_gives(wide, program):
@@ -204,14 +217,8 @@ def test_nothing_is_kept_where_no_block_is_finished(
 
 
 def test_an_interrupt_keeps_what_is_finished(wide, work, program, monkeypatch):
-    add = BlockRecord.add
-
-    def interrupting(self, block):
-        add(self, block)
-        signal.raise_signal(signal.SIGINT)
-
     with monkeypatch.context() as patched:
-        patched.setattr(BlockRecord, "add", interrupting)
+        interrupt_after_a_block(patched)
         result = program(*FILES, *OUTPUTS, *SMALL)
     assert result.status == 130
     assert "1 of 6 blocks are finished; repeat the command to go on" in result.err
@@ -258,6 +265,58 @@ def test_a_run_of_something_else_is_not_gone_on_with(
     assert not UNFINISHED & set(os.listdir())
 
 
+def test_the_record_names_the_model_that_was_loaded(wide, work, program, monkeypatch):
+    digest = digest_of(work / "model.pt")
+    opened = segment_command.open_image
+
+    def meanwhile(*arguments, **options):
+        other_model()
+        return opened(*arguments, **options)
+
+    interrupt_after_a_block(monkeypatch)
+    monkeypatch.setattr(segment_command, "open_image", meanwhile)
+    assert program(*FILES, *OUTPUTS, *SMALL).status == 130
+    record = BlockRecord.read(work / "seg.ome.zarr")
+    assert record.made_from["model"] == f"of SHA-256 {digest[:16]}"
+    assert digest_of(work / "model.pt") != digest
+
+
+def test_another_version_does_not_go_on(interrupted, refused, monkeypatch):
+    monkeypatch.setattr("napari_unet3d.commands.origin.__version__", "9.8")
+    line = refused(*FILES, *OUTPUTS, *SMALL)
+    assert f"unfinished run with napari-unet3d {__version__} instead of 9.8; g" in line
+
+
+def test_a_mask_whose_chunks_are_written_again_is_another(
+    wide, program, refused, monkeypatch
+):
+    zarr.create_array("mask.zarr", data=np.ones(SHAPE, np.uint8), chunks=(32,) * 3)
+    masked = (*FILES, *OUTPUTS, *SMALL, "--mask", "mask.zarr")
+    with monkeypatch.context() as patched:
+        interrupt_after_a_block(patched)
+        assert program(*masked).status == 130
+    zarr.open_array("mask.zarr", mode="r+")[:9] = 2
+    line = refused(*masked)
+    # 3 × 5 × 3 chunks and what describes them
+    assert line.count("mask.zarr of 46 files until 20") == 2
+    assert program(*masked, "--restart").status == 0
+
+
+def test_an_unfinished_output_that_cannot_be_removed_is_a_sentence(
+    interrupted, refused, monkeypatch
+):
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name.endswith(".unfinished"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    line = refused(*FILES, *OUTPUTS, *SMALL, "--restart")
+    assert "seg.ome.zarr.unfinished cannot be removed (" in line
+
+
 def test_memory_need_not_be_said_again(interrupted, wide, program):
     assert program(*FILES, *OUTPUTS).status == 0
     whole = segment(load("model.pt"), wide).labels
@@ -290,11 +349,13 @@ def test_an_unfinished_output_that_is_gone_is_begun_anew(interrupted, work, prog
     assert "the unfinished output is gone; beginning anew" in result.err
 
 
-@pytest.mark.parametrize("lost", ["wide.zarr", "prob.ome.zarr.unfinished"])
+@pytest.mark.parametrize("lost", ["wide.zarr", "mask.zarr", "prob.ome.zarr.unfinished"])
 def test_a_lost_disk_is_a_sentence(lost, wide, work, program, monkeypatch):
     from napari_unet3d.commands import blocks
 
     segment_all = blocks.segment_all
+    zarr.create_array("mask.zarr", data=np.ones(SHAPE, np.uint8))
+    masked = (*FILES, *OUTPUTS, *SMALL, "--mask", "mask.zarr")
 
     def losing(*arguments, **options):
         for number in segment_all(*arguments, **options):
@@ -304,13 +365,13 @@ def test_a_lost_disk_is_a_sentence(lost, wide, work, program, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(blocks, "segment_all", losing)
-        result = program(*FILES, *OUTPUTS, *SMALL)
+        result = program(*masked)
     assert result.status == 2
     assert lost in result.err
     assert "2 of 6 blocks are finished" in result.err
     shutil.rmtree(lost, ignore_errors=True)
     os.rename("lost", lost)
-    assert program(*FILES, *OUTPUTS, *SMALL).status == 0
+    assert program(*masked).status == 0
     whole = segment(load("model.pt"), wide).labels
     np.testing.assert_array_equal(read_labels("seg.ome.zarr").data, whole)
 
@@ -350,6 +411,20 @@ def test_only_where_a_mask_is_set(name, output, wide, program):
     assert program(*FILES, "--output", output, *SMALL, "--mask", name).status == 0
     whole = segment(load("model.pt"), wide).labels
     np.testing.assert_array_equal(read_labels(output).data, whole * (mask > 0))
+
+
+def test_axes_are_not_for_a_mask_that_names_its_own(wide, program):
+    zarr.create_array("turned.zarr", data=wide.T.copy(), chunks=(32, 32, 32))
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[5:60, 100:128, 30:70] = 1
+    with create_volume("mask.zarr", SHAPE, "uint8") as array:
+        array[:] = mask
+    files = ("segment", "--model", "model.pt", "--image", "turned.zarr")
+    more = ("--axes", "XYZ", "--mask", "mask.zarr", "--output", "part.zarr")
+    result = program(*files, *more, *SMALL)
+    assert result.status == 0, result.err
+    whole = segment(load("model.pt"), wide).labels
+    np.testing.assert_array_equal(read_labels("part.zarr").data, whole * mask)
 
 
 def test_dark_chunks_are_skipped(wide, program):

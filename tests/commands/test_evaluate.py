@@ -8,6 +8,7 @@ import tifffile
 
 from napari_unet3d.commands.evaluate import print_scores
 from napari_unet3d.engine import evaluate
+from napari_unet3d.io import create_volume
 
 from .conftest import save
 
@@ -81,6 +82,19 @@ def test_axes_that_the_files_do_not_say(program, refused):
     assert "seg.tif has 3 time points" in line
     assert line.endswith("or pass --axes ZYX if that axis is depth")
     assert program(*FILES, "--axes", "ZYX").status == 0
+
+
+def test_axes_are_not_for_a_segmentation_that_names_its_own(program):
+    wanted = program(*FILES, "--json")
+    found = tifffile.imread("seg.tif")
+    for name in ("seg.tif", "seg.zarr", "seg.h5", "seg.nii"):
+        with create_volume(name, found.shape, "uint8") as array:
+            array[:] = found
+        # x first, which the file does not say
+        save("turned.tif", tifffile.imread("truth.tif").T.copy())
+        files = ("--segmentation", name, "--truth", "turned.tif")
+        result = program("evaluate", *files, "--axes", "XYZ", "--json")
+        assert result.out == wanted.out, result.err
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import signal
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 
 from napari_unet3d.engine import SegmentationConfig, Segmenter, load, save, segment
 from napari_unet3d.io import create_volume, open_image, read_labels
@@ -167,3 +169,24 @@ def test_memory_runs_out(place, refused, monkeypatch):
     line = refused(*FILES, "--output", "seg.tif", "--recompute-statistics")
     assert "memory ran out" in line
     assert "--memory" in line
+
+
+@pytest.mark.parametrize("lost", ["b.zarr", "mask.zarr"])
+def test_a_store_that_vanishes_is_no_success(lost, work, program, monkeypatch):
+    image, column = tifffile.imread("b.tif"), Segmenter.column
+    zarr.create_array("b.zarr", data=image)
+    zarr.create_array("mask.zarr", data=np.ones_like(image))
+    mask = () if lost == "b.zarr" else ("--mask", "mask.zarr")
+
+    def losing(self, *arguments):
+        for found in column(self, *arguments):
+            if os.path.exists(lost):
+                os.rename(lost, "away")
+            yield found
+
+    monkeypatch.setattr(Segmenter, "column", losing)
+    files = ("segment", "--model", "model.pt", "--image", "b.zarr")
+    result = program(*files, "--output", "seg.tif", *mask)
+    assert result.status == 2
+    assert f"{lost} does not exist" in result.err
+    assert not (work / "seg.tif").exists()

@@ -102,6 +102,21 @@ def test_a_model_that_is_replaced_is_kept(work, program):
     assert (work / "model-previous.pt").read_bytes() == before
 
 
+def test_a_model_that_is_kept_is_never_replaced(work, program):
+    kept = [(work / "model.pt").read_bytes()]
+    assert program(*train("--steps", "1", model="model.pt")).status == 0
+    for name in ("model-previous-2.pt", "model-previous-3.pt"):
+        kept.append((work / "model.pt").read_bytes())
+        result = program(
+            *("train", *LABELLED, "--resume", "model-previous.pt"),
+            *("--model", "model.pt", "--steps", "1"),
+        )
+        assert result.status == 0
+        assert f"the model that was in model.pt is kept as {name}" in result.err
+    names = ("model-previous.pt", "model-previous-2.pt", "model-previous-3.pt")
+    assert [(work / name).read_bytes() for name in names] == kept
+
+
 def test_what_is_no_model_is_not_replaced(work, program):
     (work / "notes.pt").write_text("keep")
     result = program(*train("--steps", "1", model="notes.pt"))

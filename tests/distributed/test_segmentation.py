@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -97,16 +98,17 @@ def die_while_writing():
     block_task._WantedArray.__setitem__ = last
 
 
-def lose_the_image(is_lost):
-    """Have a worker find no image once it has read it; runs on it."""
-    if not is_lost:
-        location.existing = lose_the_image.former
+def lose(name):
+    """Have a worker find a file no more once it has read it; runs on it."""
+    if not name:
+        location.existing = lose.former
         return
 
     def failing(path):
-        raise OSError(f"{path} is on strike")
+        if path.endswith(name):
+            raise OSError(f"{path} is on strike")
 
-    lose_the_image.former = location.existing
+    lose.former = location.existing
     location.existing = failing
 
 
@@ -169,15 +171,38 @@ def test_one_way_goes_on_where_the_other_was_stopped(
         assert taken() == expected
 
 
-def test_a_block_that_fails_is_a_sentence(wide, scheduler, client, program, work):
+@pytest.mark.parametrize("lost", ["wide.zarr", "mask.zarr"])
+def test_a_block_that_fails_is_a_sentence(lost, wide, scheduler, client, program, work):
+    zarr.create_array("mask.zarr", data=np.ones(SHAPE, np.uint8))
     before = contents(work)
-    client.run(lose_the_image, True)
-    result = program(*FILES, *OUTPUTS, *SMALL, "--dask", scheduler)
-    client.run(lose_the_image, False)
+    client.run(lose, lost)
+    masked = ("--mask", "mask.zarr", "--dask", scheduler)
+    result = program(*FILES, *OUTPUTS, *SMALL, *masked)
+    client.run(lose, "")
     assert result.status == 2
     assert "failed on a worker (OSError: " in result.err.splitlines()[-1]
-    assert "wide.zarr is on strike" in result.err
+    assert f"{lost} is on strike" in result.err
     assert contents(work) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symlinks need a privilege")
+def test_links_are_for_each_machine_to_follow(
+    expected, scheduler, program, monkeypatch
+):
+    jobs, segment_blocks = [], segmentation.segment_blocks
+
+    def noted(client, job, *arguments):
+        jobs.append(job)
+        return segment_blocks(client, job, *arguments)
+
+    Path("disk").mkdir()
+    Path("link").symlink_to("disk")
+    monkeypatch.setattr(segmentation, "segment_blocks", noted)
+    output = ("--output", "link/seg.zarr", "--dask", scheduler)
+    result = program(*FILES, *SMALL, *output)
+    assert result.status == 0, result.err
+    assert jobs[0].outputs[0][0] == str(Path("link/seg.zarr").absolute())
+    assert contents(Path("disk/seg.zarr")) == expected["seg.zarr"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc there")
@@ -249,7 +274,51 @@ def test_how_a_block_ends_is_a_sentence():
         return str(caught.value)
 
     killed = KilledWorker("x", None, 3)
-    assert "each worker that began block 3 has died" in sentence("error", killed)
+    died = sentence("error", killed)
+    assert "each worker that had block 3 has died" in died
+    assert "repeat the command" in died
+    assert "--restart" not in died
     assert sentence("error", EngineError("no memory")) == "no memory"
     assert "the scheduler at tcp://a:1 was stopped" in sentence("cancelled")
     segmentation._require_success(Ended("finished"), 3, Scheduler())
+
+
+class Gpus:
+    """A client of workers with a GPU each that are done with every block at once."""
+
+    cluster, status = None, "closed"
+
+    def __init__(self, count):
+        self.count, self.batches = count, []
+
+    def scheduler_info(self):
+        return {"workers": {k: {"resources": {"GPU": 1}} for k in range(self.count)}}
+
+    def run(self, *_, workers, **__):
+        return dict.fromkeys(workers)
+
+    def subscribe_topic(self, *_):
+        pass
+
+    def map(self, function, numbers, *_, key, **__):
+        self.batches.append(len(numbers))
+        return [Done(each) for each in key]
+
+
+class Done:
+    status = "finished"
+
+    def __init__(self, key):
+        self.key = key
+
+    def add_done_callback(self, callback):
+        callback(self)
+
+
+def test_workers_with_resources_are_given_two_blocks_each():
+    job, blocks = SimpleNamespace(name="run"), [((0, 1),) * 3] * 20
+    for resources, batches in (({"GPU": 1}, [6, *[1] * 14]), (None, [20])):
+        client = Gpus(3)
+        steps = segmentation.segment_blocks(client, job, blocks, range(20), resources)
+        assert [step.number for step in steps] == list(range(20))
+        assert client.batches == batches

@@ -55,6 +55,16 @@ def test_a_worker_with_several_threads_has_several_blocks_at_a_time():
     assert survey(limited, CONFIG).block_memory == 1.0
 
 
+def test_all_workers_are_asked_where_dask_tells_of_five():
+    class Reticent(Workers):
+        def scheduler_info(self, n_workers=5, **_):
+            names = list(self.workers)[: n_workers if n_workers >= 0 else None]
+            return {"workers": {name: self.workers[name] for name in names}}
+
+    crew = survey(Reticent(*[(PLAIN, {})] * 8), CONFIG)
+    assert (crew.at_once, crew.threads) == (8, 1)
+
+
 def test_workers_with_cores_of_their_own_share_none():
     other = replace(PLAIN, affinity=tuple(range(8, 16)))
     assert survey(Workers((PLAIN, {}), (other, {})), CONFIG).threads == 8

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import os
 import pickle
 from dataclasses import replace
@@ -398,3 +399,14 @@ def test_weights_that_are_no_numbers_are_refused(value, saved, tmp_path):
     path = rewritten(saved, tmp_path / "model", change)
     with pytest.raises(EngineError, match=r"head\.bias are not all finite numbers"):
         load(path)
+
+
+def test_the_digest_is_that_of_the_file(saved, tmp_path):
+    found, digest = model_file.load_with_digest(saved)
+    assert digest == hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert_same(vars(found), vars(load(saved)))
+    with pytest.raises(EngineError, match=r"there is no model file .*none.pt; check"):
+        model_file.load_with_digest(tmp_path / "none.pt")
+    (tmp_path / "notes.pt").write_text("notes")
+    with pytest.raises(EngineError, match=r"notes.pt cannot be read as a model \("):
+        model_file.load_with_digest(tmp_path / "notes.pt")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import h5py
 import numpy as np
@@ -169,3 +170,43 @@ def test_a_name_that_is_none_is_refused(path, inner):
         create_volume(f"{path}:{inner}", STACK.shape, "uint8"),
     ):
         pass
+
+
+def test_what_is_no_hdf5_is_replaced(path):
+    for content in (b"", b"notes", b"\0" * 4096):
+        path.write_bytes(content)
+        with create_volume(path, STACK.shape, "uint8") as array:
+            array[:] = 3
+        assert read_labels(path).data.min() == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+def test_a_file_that_another_program_locks_is_not_replaced(file, path):
+    import fcntl
+
+    file["raw"] = STACK
+    file.close()
+    before = path.read_bytes()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with (
+            pytest.raises(
+                EngineError, match=r"volume.h5 exists and cannot be looked i"
+            ),
+            create_volume(f"{path}:segmentation", STACK.shape, "uint8"),
+        ):
+            pass
+    assert path.read_bytes() == before
+
+
+def test_a_dataset_that_came_meanwhile_is_not_lost(path):
+    def write_at_the_same_time():
+        with create_volume(f"{path}:b", STACK.shape, "uint8") as second:
+            second[:] = 2
+            with create_volume(f"{path}:a", STACK.shape, "uint8") as first:
+                first[:] = 1
+
+    with pytest.raises(EngineError, match=r"exists and holds other datasets \(a\)"):
+        write_at_the_same_time()
+    assert read_labels(f"{path}:a").data.min() == 1
+    assert [each.name for each in path.parent.iterdir()] == [path.name]

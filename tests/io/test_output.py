@@ -164,6 +164,20 @@ def test_a_zarr_that_holds_more_is_not_replaced(kind, tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json"])
+@pytest.mark.parametrize("text", ["{", '{"zarr_format": 3, "node_type": "tree"}'])
+def test_a_zarr_that_cannot_be_read_is_not_replaced(name, text, tmp_path):
+    path = tmp_path / "a.zarr"
+    write_ones(path)
+    (path / name).write_text(text)
+    before = contents(tmp_path)
+    with pytest.raises(
+        EngineError, match=r"a.zarr exists and cannot be looked into \(.*or remove it"
+    ):
+        write_ones(path)
+    assert contents(tmp_path) == before
+
+
 def test_nothing_is_written_into_another_zarr(tmp_path):
     write_ones(tmp_path / "a.zarr")
     with (
