@@ -193,9 +193,10 @@ class Session(QObject):
         # Another image may have been chosen since Train was pressed.
         project = self.project_of(choice)
         self.autosave.claim(project)
-        self.begun_from = self.model_file if self.state.has_model else None
-        if self.model_file != project.model:
-            # The file, if there is one, is of a model that is not trained on.
+        self.begun_from = former = self.kept_model if self.state.has_model else None
+        there = project.model
+        if there.exists() and not (former and former.samefile(there)):
+            # Of a model that is not trained on.
             self.autosave.set_model_aside(project)
         self.model_file = project.model
         for each, number in zip(learned, numbers, strict=True):
