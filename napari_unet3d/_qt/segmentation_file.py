@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_unet3d.io.location import overlap
 from napari_unet3d.worker.room import fits_in_memory
 
 from .volumes import full_resolution
@@ -66,7 +67,7 @@ def probabilities_beside(target: str) -> str:
 def why_not_into(target: str, choice: VolumeChoice, probabilities: bool) -> str | None:
     """Say why a volume cannot be segmented into a file; `None` where it can."""
     images = [_file_of(layer) for layer in (choice.layer, *choice.others)]
-    if any(image is not None and _overlap(image, Path(target)) for image in images):
+    if any(image is not None and overlap(image, Path(target)) for image in images):
         return f"{target} is where the image lies: choose another name."
     beside = probabilities_beside(target)
     if probabilities and not os.path.exists(target) and os.path.exists(beside):
@@ -75,11 +76,6 @@ def why_not_into(target: str, choice: VolumeChoice, probabilities: bool) -> str 
             "that away."
         )
     return None
-
-
-def _overlap(image: Path, target: Path) -> bool:
-    one, other = (Path(os.path.realpath(path)) for path in (image, target))
-    return one == other or one in other.parents or other in one.parents
 
 
 def _folder_of(choice: VolumeChoice) -> Path | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_unet3d.engine.errors import EngineError
-from napari_unet3d.io.location import located
+from napari_unet3d.io.location import located, overlap
 
 
 def expanded(path: str | Path) -> Path:
@@ -27,7 +27,7 @@ def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path]) -
     """
     for k, output in enumerate(outputs):
         for other in [*inputs, *outputs[:k]]:
-            if _overlap(_file(output), _file(other)):
+            if overlap(_file(output), _file(other)):
                 raise EngineError(
                     f"{output} would replace {other}; choose another name for what is "
                     "written"
@@ -92,13 +92,6 @@ def _file(source: str | Path) -> Path:
     if not str(source):
         raise EngineError("the name of a file is empty; give the name of a file")
     try:
-        path = located(source).path
+        return located(source).path
     except EngineError:
-        path = expanded(source)
-    return Path(os.path.realpath(path))
-
-
-def _overlap(one: Path, other: Path) -> bool:
-    if one == other or one in other.parents or other in one.parents:
-        return True
-    return one.exists() and other.exists() and one.samefile(other)
+        return expanded(source)

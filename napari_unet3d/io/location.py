@@ -121,6 +121,14 @@ def existing(source: str | os.PathLike[str]) -> Location:
     return location
 
 
+def overlap(one: Path, other: Path) -> bool:
+    """Tell whether two paths lead to the same, or to a part of it."""
+    first, second = (Path(os.path.realpath(path)) for path in (one, other))
+    if first == second or first in second.parents or second in first.parents:
+        return True
+    return first.exists() and second.exists() and first.samefile(second)
+
+
 def missing(source: str, path: Path) -> str:
     """Say that a file does not exist, and which one may have been meant."""
     folder = path.parent
