@@ -181,11 +181,14 @@ class Server:
                 raise SystemExit(1) from error
 
     def _update_annotation(self, request: UpdateAnnotation) -> None:
-        if request.volume not in self._volumes:
-            raise EngineError(f"there is no volume {request.volume}; open it first")
-        self._volumes[request.volume].update(request)
+        self._volume(request.volume).update(request)
         if self._training:
             self._training.take_labels(request, self._send)
+
+    def _volume(self, number: int) -> OpenedVolume:
+        if number not in self._volumes:
+            raise EngineError(f"there is no volume {number}; open it first")
+        return self._volumes[number]
 
     def _train(self, request: Train) -> None:
         self._device = str(request.training.get("device", "auto"))
@@ -246,9 +249,7 @@ class Server:
         self._segmenting, self._cancelled = request, False
         try:
             checkpoint = self._model.require()
-            if request.volume not in self._volumes:
-                raise EngineError(f"there is no volume {request.volume}; open it first")
-            volume = self._volumes[request.volume]
+            volume = self._volume(request.volume)
             carry_out = segment_to_disk if request.resumable else segment
             carry_out(
                 request, checkpoint, volume, self._send, self._attend_segmentation
