@@ -1,4 +1,4 @@
-"""Open a zarr or a sparse annotation as layers, and a model in the dock widget."""
+"""Open volumes and sparse annotations as layers, and a model in the dock widget."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ MODEL_MARK = b"napari-unet3d model"
 
 WIDGET = "Annotate & Train"
 
+VOLUME_ENDINGS = (".nii", ".nii.gz", ".h5", ".hdf5")
+
 LayerData = list[tuple[Any, ...]]
 
 
 def get_reader(path: str | list[str]) -> Callable[[Any], LayerData] | None:
     """Return what opens a file, `None` if it is of another program."""
-    from napari_unet3d._qt.annotation_file import is_annotation
+    from napari_unet3d.io.annotation_file import is_annotation
 
     if not isinstance(path, str):
         return None
@@ -34,6 +36,10 @@ def get_reader(path: str | list[str]) -> Callable[[Any], LayerData] | None:
         return read_annotation
     if path.endswith(".pt") and is_model(path):
         return open_model
+    if path.lower().endswith(VOLUME_ENDINGS):
+        from ._volume_layers import read_volume
+
+        return read_volume
     return None
 
 

@@ -30,10 +30,11 @@ def write_annotation(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]
         The file that was written.
     """
     from napari_unet3d._qt.annotation_file import AnnotationFile, save
-    from napari_unet3d._qt.classes import MAX_CLASSES, METADATA, extended, make_classes
+    from napari_unet3d._qt.classes import METADATA, extended, make_classes
     from napari_unet3d._qt.layers import can_be_painted
     from napari_unet3d._qt.zarr_labels import scanner_of
     from napari_unet3d.engine.errors import EngineError
+    from napari_unet3d.io.annotation_file import MAX_CLASSES
 
     volume = data if can_be_painted(data) else np.asarray(data)
     if len(volume.shape) != 3:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_unet3d.io.annotation_file import MAX_CLASSES
+
 from .annotation_tools import is_undone, remove_label
-from .classes import MAX_CLASSES, classes_of, extended, set_classes, with_class, without
+from .classes import classes_of, extended, set_classes, with_class, without
 from .watching import AnnotationWatch
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .classes import MAX_CLASSES
+from napari_unet3d.io.annotation_file import MAX_CLASSES
+
 from .sparse_volume import SparseVolume, empty_volume
 
 if TYPE_CHECKING:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 METADATA = "napari-unet3d"
 """Key of what the plugin keeps in the metadata of a layer."""
 
-MAX_CLASSES = 254
-
 PALETTE = (
     "#4477aa",
     "#ee6677",

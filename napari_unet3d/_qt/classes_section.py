@@ -13,7 +13,9 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
-from .classes import MAX_CLASSES, Classes, LabelClass, extended
+from napari_unet3d.io.annotation_file import MAX_CLASSES
+
+from .classes import Classes, LabelClass, extended
 from .section import Section, button
 
 COLOR, NAME, VOXELS, SLICES = range(4)

@@ -17,6 +17,7 @@ from .sentences import doubt_about_model, why_model_does_not_fit
 from .session import SEGMENTATION, TRAINING
 from .state import Phase
 from .volumes import problem_of
+from .voxel_size import size_in_file, use_size
 
 if TYPE_CHECKING:
     from .classes import Classes
@@ -39,6 +40,7 @@ class Controller(Reactions):
         widget.data.new_annotation.connect(self.new_annotation)
         widget.data.restore.connect(self.restore)
         widget.data.keep_aside.connect(self.keep_aside)
+        widget.data.use_size.connect(self.use_size)
         widget.data.others.ticked.connect(self.tick)
         widget.classes.edited.connect(self.edit_classes)
         widget.classes.removed.connect(self.remove_class)
@@ -87,6 +89,12 @@ class Controller(Reactions):
         others = self.learning.learned_from(choice)
         learned = [choice, *(v.choice for v in others if not v.choice.same_as(choice))]
         self.transfer.open(TRAINING, learned, partial(self.train_on, choice, learned))
+
+    def use_size(self) -> None:
+        """Give the image the size of the voxels that its file tells."""
+        size = size_in_file(self.choice) if self.choice is not None else None
+        if self.choice is not None and size is not None:
+            use_size(self.viewer, self.choice, *size)
 
     def pause(self) -> None:
         """Hold the training, or let it go on."""

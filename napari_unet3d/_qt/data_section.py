@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QMenu,
     QSpinBox,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -37,6 +38,8 @@ class DataSection(Section):
     restore = Signal()
     keep_aside = Signal()
     """What was kept is not wanted now."""
+    use_size = Signal()
+    """The layer is to get the size of the voxels that its file tells."""
 
     def __init__(self) -> None:
         super().__init__("Data")
@@ -83,6 +86,7 @@ class DataSection(Section):
         grid.setColumnStretch(1, 1)
         self.rows.addLayout(grid)
         self.rows.addWidget(self.time_in_view)
+        self.rows.addWidget(self._make_size())
         self.rows.addWidget(self.new)
         self.rows.addWidget(self.others)
         self.rows.addWidget(self.problem)
@@ -161,10 +165,31 @@ class DataSection(Section):
         self.problem.setText(sentence or "")
         self.problem.setVisible(bool(sentence))
 
+    def offer_size(self, sentence: str | None) -> None:
+        """Say that the file tells a size of the voxels and offer to use it."""
+        self._size_text.setText(sentence or "")
+        self.size_offer.setVisible(bool(sentence))
+
     def offer_restore(self, sentence: str | None) -> None:
         """Say what was kept of the last time and offer to restore it."""
         self._offer_text.setText(sentence or "")
         self.offer.setVisible(bool(sentence))
+
+    def _make_size(self) -> QWidget:
+        self.size_offer = QWidget()
+        self._size_text = wrapped()
+        self.size_button = button(
+            "Use the file's size",
+            "Scale the image, and the plugin's layers on it, as its file says",
+            self.use_size.emit,
+        )
+        rows = QVBoxLayout(self.size_offer)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(3)
+        rows.addWidget(self._size_text)
+        rows.addWidget(self.size_button)
+        self.size_offer.hide()
+        return self.size_offer
 
     def _make_offer(self) -> QWidget:
         self.offer = QWidget()

@@ -30,6 +30,8 @@ class LayerChoice(QObject):
 
     image_lost = Signal(object, str)
     """A `VolumeChoice` that cannot be used any more, and a sentence why."""
+    regridded = Signal()
+    """An image in use was moved or scaled."""
 
     def __init__(
         self,
@@ -187,6 +189,7 @@ class LayerChoice(QObject):
             made_for = layer.metadata.get(METADATA, {}).get("image")
             if made_for == event.source.name and layer.ndim in (3, 4):
                 put_on_grid(layer, event.source)
+        self.regridded.emit()
 
     def _tell(self, lost: list[VolumeChoice], sentence: str) -> None:
         told: list[VolumeChoice] = []

@@ -9,11 +9,12 @@ from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QTimer
 
 from . import state_changes
-from .sentences import describe_kept
+from .sentences import describe_kept, describe_size
 from .session import PREVIEW, SEGMENTATION, TRAINING
 from .state import Phase
 from .telling import Telling
 from .volumes import problem_of
+from .voxel_size import size_in_file
 
 if TYPE_CHECKING:
     from .annotated_volume import AnnotatedVolume
@@ -46,6 +47,7 @@ class Reactions(Telling):
         self.autosave.due.connect(self.keep)
         self.autosave.failed.connect(show_warning)
         self.layer_choice.image_lost.connect(self._on_image_lost)
+        self.layer_choice.regridded.connect(self._on_grid)
         self.widget.data.changed.connect(self._on_image)
         self.widget.data.annotation_changed.connect(self._on_layer)
         self.widget.preview.changed.connect(self._on_preview_choice)
@@ -85,9 +87,16 @@ class Reactions(Telling):
         self._late_warning = ""
         self.layer_choice.offer_annotations()
         self._on_layer()
+        self._on_grid()
         self._look_for_kept(self._present_project())
         self.preview_if_possible()
         self.refresh()
+
+    def _on_grid(self) -> None:
+        size = size_in_file(self.choice) if self.choice is not None else None
+        self.widget.data.offer_size(
+            describe_size(self.choice, *size) if size and self.choice else None
+        )
 
     def _present_project(self) -> Project | None:
         choice = self.choice

@@ -173,5 +173,14 @@ def describe_kept(kept: AnnotationFile, project: Project) -> str:
     )
 
 
+def describe_size(choice: VolumeChoice, spacing: Spacing, unit: str | None) -> str:
+    """Say that the file of an image tells another size of the voxels than the layer."""
+    return (
+        f"The file says that a voxel is {_size(spacing)}{f' {unit}' if unit else ''} "
+        f"(Z, Y, X); the layer has {_size(choice.spacing)}. The network needs to know "
+        "how thick slices are."
+    )
+
+
 def _size(spacing: Spacing) -> str:
     return " × ".join(f"{s:.3g}" for s in spacing)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_unet3d.engine import Annotation, TrainingVolume
 from napari_unet3d.engine.errors import EngineError
-from napari_unet3d.io import Volume, open_image, read_labels
+from napari_unet3d.io import open_image, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,15 +19,28 @@ MOST_LIKELY_CLASSES = 32
 """Where labels go further they may be grey values."""
 
 
-def open_pair(pair: Pair, data: DataConfig) -> tuple[TrainingVolume, str]:
-    """Open an image and read its labels.
+@dataclass(frozen=True)
+class OpenedPair:
+    """A volume to train on, and what else its files say.
 
-    Returns
-    -------
+    Attributes
+    ----------
     volume : TrainingVolume
         With the spacing that either file knows.
     unit : str
         Of the spacing; empty where unknown.
+    class_names, class_colors : tuple of str
+        Of the classes, where the file of the labels knows them.
+    """
+
+    volume: TrainingVolume
+    unit: str
+    class_names: tuple[str, ...]
+    class_colors: tuple[str, ...]
+
+
+def open_pair(pair: Pair, data: DataConfig) -> OpenedPair:
+    """Open an image and read its labels.
 
     Raises
     ------
@@ -55,7 +69,8 @@ def open_pair(pair: Pair, data: DataConfig) -> tuple[TrainingVolume, str]:
             "and image must have the same grid"
         )
     size = image if image.spacing else labels
-    return _volume(image, annotation, size, pair), size.unit or ""
+    volume = TrainingVolume(image.data, annotation, size.spacing, name=pair.image)
+    return OpenedPair(volume, size.unit or "", labels.class_names, labels.class_colors)
 
 
 def label_axes(axes: str | None) -> str | None:
@@ -63,16 +78,17 @@ def label_axes(axes: str | None) -> str | None:
     return None if axes is None else axes.upper().replace("C", "")
 
 
-def unit_of_first(volumes: Sequence[TrainingVolume], units: Sequence[str]) -> str:
+def unit_of_first(pairs: Sequence[OpenedPair]) -> str:
     """Return the unit of the first spacing that is known, which is the network's."""
-    pairs = zip(volumes, units, strict=True)
-    return next((unit for volume, unit in pairs if volume.spacing), "")
+    return next((pair.unit for pair in pairs if pair.volume.spacing), "")
 
 
-def _volume(
-    image: Volume, annotation: Annotation, size: Volume, pair: Pair
-) -> TrainingVolume:
-    return TrainingVolume(image.data, annotation, size.spacing, name=pair.image)
+def classes_of_first(
+    pairs: Sequence[OpenedPair],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names and colours of the classes by the first labels that know them."""
+    known = (pair for pair in pairs if pair.class_names)
+    return next(((pair.class_names, pair.class_colors) for pair in known), ((), ()))
 
 
 def _holds_labels(image: Any) -> bool:

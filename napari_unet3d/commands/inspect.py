@@ -76,9 +76,9 @@ def run(options: argparse.Namespace) -> None:
         _check_output(options.output, config.data.train)
     volumes = []
     for pair in config.data.train:
-        volume, unit = open_pair(pair, config.data)
-        print(describe_volume(volume, unit))
-        volumes.append(volume)
+        opened = open_pair(pair, config.data)
+        print(describe_volume(opened.volume, opened.unit))
+        volumes.append(opened.volume)
     if options.output:
         save_gallery(expanded(options.output), volumes, config.model, config.training)
         print(f"wrote {options.output}")
@@ -144,9 +144,13 @@ def _describe_file(path: str) -> str:
     if Path(path).suffix.lower() in (".yaml", ".yml"):
         return _yaml(as_plain(build_run(overlay_values(read_run(path)))))
     try:
-        located(path)
+        kind = located(path).kind
     except EngineError:
         return describe_model(load(expanded(path)))
+    if kind == "annotation":
+        raise EngineError(
+            f"{path} holds labels; to look at them give --image FILE --labels {path}"
+        )
     raise EngineError(
         f"{path} is neither a model nor a configuration; to look at training data give "
         f"--image {path} --labels FILE"

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_unet3d.engine import Trainer, load, save
 from napari_unet3d.engine.allocation import keep_freed_memory
@@ -24,12 +24,12 @@ from .doubts import warn_of_labels, warn_of_spacing
 from .files import check_outputs, check_writable, expanded, make_folder
 from .flags import add_flags, given_flags
 from .history import History
-from .inputs import open_pair, unit_of_first
+from .inputs import classes_of_first, open_pair, unit_of_first
 from .interruption import stopped_by_signals
 from .progress import Reporter
 from .resuming import check_same_network, settings_of
 from .scoring import check_tests, segment_and_score, segmentation_targets
-from .settings import Pair, RunConfig, build_run, overlay_values, read_run
+from .settings import RunConfig, build_run, overlay_values, read_run
 
 STOPPING = (
     b"stopping after this step and saving; a second time loses what was learned since "
@@ -145,16 +145,20 @@ def train(
     """
     model = _checked(config, checkpoint, stop_after, ranks)
     keep_freed_memory()
-    training, units = _opened(config, config.data.train)
-    validation, _ = _opened(config, config.data.validation)
+    training = [open_pair(pair, config.data) for pair in config.data.train]
+    validation = [open_pair(pair, config.data) for pair in config.data.validation]
+    names, colors = classes_of_first(training)
+    if config.data.class_names or checkpoint:
+        names, colors = config.data.class_names, ()
     trainer = Trainer(
-        training,
+        [pair.volume for pair in training],
         config.model,
         config.training,
         checkpoint=checkpoint,
-        validation=validation,
-        class_names=config.data.class_names,
-        unit="" if checkpoint else unit_of_first(training, units),
+        validation=[pair.volume for pair in validation],
+        class_names=names,
+        class_colors=colors,
+        unit="" if checkpoint else unit_of_first(training),
         save_to=model,
         ranks=ranks,
     )
@@ -162,9 +166,10 @@ def train(
     _check_class_names(config, n_classes)
     warn_of_labels(trainer.data.volumes)
     if checkpoint or config.model.spacing is None:
-        for volume, unit in zip(training, units, strict=True):
-            network = trainer.model.spacing, trainer.unit
-            warn_of_spacing(volume.name, volume.spacing, unit, *network, RESAMPLE)
+        network = trainer.model.spacing, trainer.unit
+        for pair in training:
+            size = pair.volume.spacing, pair.unit
+            warn_of_spacing(pair.volume.name, *size, *network, RESAMPLE)
     check_tests(config, trainer.model.in_channels or 1)
     history = None
     if config.output.log_dir and ranks.rank == 0:
@@ -265,11 +270,6 @@ def _free_name(model: Path) -> Path:
     while os.path.lexists(kept):
         kept = model.with_stem(f"{model.stem}-previous-{next(numbers)}")
     return kept
-
-
-def _opened(config: RunConfig, pairs: tuple[Pair, ...]) -> tuple[list[Any], list[str]]:
-    opened = [open_pair(pair, config.data) for pair in pairs]
-    return [volume for volume, _ in opened], [unit for _, unit in opened]
 
 
 def _check_class_names(config: RunConfig, n_classes: int) -> None:

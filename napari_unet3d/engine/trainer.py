@@ -53,7 +53,7 @@ class Trainer:
         Volumes to measure on, instead of a part of the training labels.
     class_names, class_colors : sequence of str
         Stored in the model.
-    unit : str
+    unit : str, optional
         Unit of the spacing, stored in the model.
     save_to : path, optional
         Model file, written now and then and at the end.
@@ -77,7 +77,7 @@ class Trainer:
         validation: Sequence[TrainingVolume] = (),
         class_names: Sequence[str] = (),
         class_colors: Sequence[str] = (),
-        unit: str = "",
+        unit: str | None = None,
         save_to: str | Path | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -111,7 +111,7 @@ class Trainer:
         self._batch_statistics = batch_statistics(self.model, self.training)
         self._best = BestWeights()
         self._reports = Reports(self)
-        self.unit = unit
+        self.unit = unit or ""
         if checkpoint:
             self._restore(checkpoint)
             class_names = class_names or checkpoint.class_names
@@ -119,7 +119,7 @@ class Trainer:
         else:
             self.data.fit_stem(self.stem)
         self.class_names = _named(class_names, self.model.n_classes or 0)
-        self.class_colors = tuple(class_colors)
+        self.class_colors = tuple(class_colors)[: self.model.n_classes]
 
     @property
     def step(self) -> int:

@@ -29,6 +29,7 @@ _MODULES: dict[Kind, str] = {
     "HDF5": "hdf5",
     "NIfTI": "nifti",
     "NumPy": "npy",
+    "annotation": "annotation_file",
 }
 
 

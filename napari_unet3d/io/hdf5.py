@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # a type or a size is not one that numpy has.
 _ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
 _NO_SIGNATURE = "file signature not found"
+_NO_VOLUME = "{} holds no dataset with three to five axes; check the file."
 _LABELS = "DIMENSION_LABELS"
 _HEADERS = 2**16
 
@@ -48,6 +49,22 @@ def read(location: Location) -> Stored:
         dataset = _chosen(h5py, file, location)
         spacing, unit = _physical_size(dataset)
         return Stored(dataset, _axes(dataset), spacing, unit, errors=_ERRORS)
+
+
+def volumes(path: Path) -> list[str]:
+    """List the datasets of a file that have three to five axes.
+
+    Raises
+    ------
+    EngineError
+        If h5py is missing, the file is damaged or no HDF5, or there are none.
+    """
+    h5py = extra("h5py", "hdf5", "HDF5")
+    with unreadable(str(path), _ERRORS, "HDF5"), h5py.File(path, "r") as file:
+        names = _volumes(h5py, file)
+    if not names:
+        raise EngineError(_NO_VOLUME.format(path))
+    return names
 
 
 def other_datasets(path: Path, inner: str) -> list[str]:
@@ -104,10 +121,7 @@ def _chosen(h5py: Any, file: Any, location: Location) -> Any:
     prefix = f"{inner}/" if node is not None and inner else ""
     names = [prefix + name for name in names]
     if not names:
-        raise EngineError(
-            f"{location.source} holds no dataset with three to five axes; check the "
-            "file."
-        )
+        raise EngineError(_NO_VOLUME.format(location.source))
     if node is None:
         raise EngineError(
             f"{path} has no dataset {inner!r}, only {listed(names)}"

@@ -15,7 +15,7 @@ from napari_unet3d.engine.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Kind = Literal["TIFF", "OME-Zarr", "HDF5", "NIfTI", "NumPy"]
+Kind = Literal["TIFF", "OME-Zarr", "HDF5", "NIfTI", "NumPy", "annotation"]
 
 SUPPORTED: Mapping[str, str] = MappingProxyType(
     {
@@ -37,6 +37,7 @@ _KINDS: dict[str, Kind] = {
     ".nii": "NIfTI",
     ".nii.gz": "NIfTI",
     ".npy": "NumPy",
+    ".npz": "annotation",
 }
 _DATASET = re.compile(r"^(?P<file>.+?\.(?:h5|hdf5))(?::(?P<inner>.*))?$", re.I)
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")

@@ -14,7 +14,7 @@ from napari_unet3d.engine.errors import EngineError
 
 from .formats import format_of
 from .layout import layout_of
-from .location import is_zarr, listed, located
+from .location import endings, is_zarr, listed, located
 from .replacing import move, remove, temporary_beside
 from .sentences import unwritable
 
@@ -169,6 +169,11 @@ def planned(
 ) -> tuple[Location, Path, Layout]:
     """Say what is to be written where, or refuse; arguments as for `create_volume`."""
     location = located(path)
+    if location.kind == "annotation":
+        raise EngineError(
+            f"{location.source} cannot be written: .npz is for sparse annotations; use "
+            f"{endings()}."
+        )
     target = Path(os.path.realpath(location.path))
     layout = replace(
         layout_of(shape, dtype, labels=labels, **description),

@@ -10,7 +10,7 @@ from napari_unet3d.engine.errors import EngineError
 
 from .axes import described, names_one_channel, resolve_axes
 from .formats import format_of
-from .location import existing
+from .location import endings, existing
 from .view import View
 from .volume import Volume
 
@@ -66,6 +66,11 @@ def open_image(
     >>> block = image.data[:, 10:20]  # doctest: +SKIP
     """
     location = existing(path)
+    if location.kind == "annotation":
+        raise EngineError(
+            f"{location.source} is no image: .npz is for sparse annotations; use "
+            f"{endings()}."
+        )
     stored = format_of(location.kind).read(location)
     view = _view(stored, location, axes, channels, override)
     return Volume(
@@ -81,7 +86,7 @@ def read_labels(
     Parameters
     ----------
     path : str or path-like
-        As for `open_image`.
+        As for `open_image`, or a sparse annotation saved in napari (.npz).
     axes, override : optional
         As for `open_image`.
 
@@ -112,7 +117,13 @@ def read_labels(
     labels = _owned(view)
     _require_classes(labels, location.source)
     return Volume(
-        labels, stored.spacing, stored.unit, location.source, affine=stored.affine
+        labels,
+        stored.spacing,
+        stored.unit,
+        location.source,
+        stored.affine,
+        stored.class_names,
+        stored.class_colors,
     )
 
 

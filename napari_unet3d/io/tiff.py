@@ -25,11 +25,12 @@ from .tiff_metadata import (
 from .volume import Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from .layout import Layout
     from .location import Location
-    from .volume import ArrayLike
+    from .volume import ArrayLike, Spacing
 
 # tifffile documents TiffFileError (a ValueError). Damaged tags make it compute with
 # wrong numbers, and each of the others was seen when bytes of good files were changed.
@@ -64,6 +65,36 @@ def read(location: Location) -> Stored:
         spacing, unit = physical_size(tif)
         axes = series.get_axes(squeeze=False)
     return Stored(array, axes, spacing, unit, errors=_ERRORS)
+
+
+def voxel_size(path: str, shape: Sequence[int]) -> tuple[Spacing, str | None] | None:
+    """Tell how large the voxels of a volume are, and the unit, from the header alone.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    shape : (int, int, int)
+        Of the volume, ZYX, that it is expected to hold.
+
+    Returns
+    -------
+    (spacing, unit), or None where the file does not say, or holds something else.
+
+    Raises
+    ------
+    EngineError
+        If the file is damaged or no TIFF.
+    """
+    with unreadable(path, _ERRORS, "TIFF"), tifffile.TiffFile(path) as tif:
+        series = tif.series[0]
+        lengths = dict(zip(series.axes, series.shape, strict=True))
+        spacing, unit = physical_size(tif)
+    # Where the file does not name it, tifffile calls the depth Q or I.
+    depth = next((lengths[axis] for axis in "ZQIT" if axis in lengths), None)
+    if spacing is None or [depth, lengths.get("Y"), lengths.get("X")] != list(shape):
+        return None
+    return spacing, unit
 
 
 def _array(

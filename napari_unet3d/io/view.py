@@ -94,6 +94,22 @@ class View:
         # A Python number results where all four axes were given by integers.
         return np.asarray(block)
 
+    def as_dask(self, channel: int) -> Any:
+        """Show a channel as a dask array (Z, Y, X), of which nothing is read yet."""
+        import dask.array as da
+
+        array = self._stored.array
+        chunks = getattr(array, "chunks", None)
+        whole = da.from_array(array, chunks=chunks or "auto", name=False)
+        picked: dict[str, Any] = {"C": self._channels[channel], "-": 0}
+        shown = whole[tuple(picked.get(axis, slice(None)) for axis in self._axes)]
+        kept = [axis for axis in self._axes if axis in "ZYX"]
+        shown = shown.transpose([kept.index(axis) for axis in "ZYX"])
+        if self._stored.scale is None:
+            return shown if shown.dtype == self.dtype else shown.astype(self.dtype)
+        factor, offset = self._stored.scale
+        return shown.astype(self.dtype) * factor + offset
+
     def _read(self, channels: Sequence[int], space: tuple[slice, ...]) -> NDArray[Any]:
         run = range(channels[0], channels[0] + len(channels)) if channels else range(0)
         if "C" not in self._axes:

@@ -56,6 +56,8 @@ class Volume:
         The path as the person wrote it.
     affine : tuple of four rows of four floats, or None
         From voxel (x, y, z) to scanner coordinates in millimetres. Only NIfTI knows it.
+    class_names, class_colors : tuple of str
+        Of the labels 1, 2, ...; colours as "#rrggbb". Sparse annotations know them.
     """
 
     data: ArrayLike
@@ -63,6 +65,8 @@ class Volume:
     unit: str | None
     source: str
     affine: Affine | None = None
+    class_names: tuple[str, ...] = ()
+    class_colors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,7 @@ class Stored:
     axes : str or None
         One letter per axis of `array`: T, C, Z, Y, X, S (samples of a colour) or any
         other letter where the file gives no name; None where no axis has a name.
-    spacing, unit, affine
+    spacing, unit, affine, class_names, class_colors
         As in `Volume`.
     scale : tuple of two floats, or None
         Factor and offset that turn stored numbers into grey values.
@@ -89,5 +93,7 @@ class Stored:
     spacing: Spacing | None = None
     unit: str | None = None
     affine: Affine | None = None
+    class_names: tuple[str, ...] = ()
+    class_colors: tuple[str, ...] = ()
     scale: tuple[float, float] | None = None
     errors: tuple[type[Exception], ...] = (OSError, ValueError)

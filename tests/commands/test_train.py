@@ -25,7 +25,8 @@ from napari_unet3d.engine import (
     segment,
 )
 from napari_unet3d.engine.device import choose_device
-from napari_unet3d.io import create_volume, open_image
+from napari_unet3d.io import create_volume, open_image, read_labels
+from napari_unet3d.io.annotation_file import AnnotationFile
 
 from .conftest import LABELLED, SMALL, contents
 
@@ -565,3 +566,25 @@ def test_the_device_of_the_training_segments_the_test_volumes(
     )
     assert result.status == 0
     assert asked == ["cpu"]
+
+
+def test_an_annotation_saved_in_napari_brings_its_classes(work):
+    labels = read_labels("a_sparse.tif").data
+    index = np.flatnonzero(labels)
+    names = ("outside", "wall", "lumen", "nothing painted")
+    colors = ("#000000", "#ff0000", "#00ff00", "#0000ff")
+    AnnotationFile(labels.shape, index, labels.ravel()[index], names, colors).save(
+        "painted.npz"
+    )
+    given = ("train", "--image", "a.tif", "--labels", "painted.npz", *SMALL)
+    assert main([*given, "--steps", "2", "--model", "new.pt"]) == 0
+    model = load("new.pt")
+    assert model.class_names == names[:3]
+    assert model.class_colors == colors[:3]
+    named = ("--steps", "2", "--model", "named.pt", "--class-names", "a,b,c")
+    assert main([*given, *named]) == 0
+    assert load("named.pt").class_names == ("a", "b", "c")
+    # A model that goes on keeps its own.
+    more = ("--steps", "3", "--model", "more.pt", "--resume", "named.pt")
+    assert main([*given, *more]) == 0
+    assert load("more.pt").class_names == ("a", "b", "c")

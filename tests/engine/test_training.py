@@ -784,3 +784,7 @@ def test_a_gpu_learns_what_a_cpu_learns(make_trainer, volume, toy):
         [volume], checkpoint=replace(trainer.checkpoint()), device="cuda", steps=2
     )
     assert list(continued.run())[-1].reason == "finished"
+
+
+def test_a_unit_that_is_not_known_is_none(make_trainer, volume):
+    assert make_trainer([volume], unit=None).checkpoint().unit == ""

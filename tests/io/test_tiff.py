@@ -6,6 +6,7 @@ import tifffile
 
 from napari_unet3d.engine.errors import EngineError
 from napari_unet3d.io import create_volume, open_image, read_labels
+from napari_unet3d.io.tiff import voxel_size
 
 STACK = np.random.default_rng(0).integers(0, 255, (7, 5, 6)).astype(np.uint16)
 
@@ -255,3 +256,50 @@ def test_types_that_others_cannot_read_are_not_written(path, dtype):
     ):
         pass
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (
+            {
+                "imagej": True,
+                "resolution": (2.0, 4.0),
+                "metadata": {"axes": "ZYX", "spacing": 3.0, "unit": "um"},
+            },
+            ((3.0, 0.25, 0.5), "micrometer"),
+        ),
+        (
+            {
+                "ome": True,
+                "metadata": {
+                    "axes": "ZYX",
+                    "PhysicalSizeZ": 300.0,
+                    "PhysicalSizeY": 40.0,
+                    "PhysicalSizeX": 40.0,
+                    **{f"PhysicalSize{axis}Unit": "nm" for axis in "ZYX"},
+                },
+            },
+            ((300.0, 40.0, 40.0), "nanometer"),
+        ),
+        ({"metadata": {"spacing": [2, 1, 1]}}, ((2.0, 1.0, 1.0), None)),
+        ({}, None),
+        ({"metadata": None}, None),
+    ],
+)
+def test_the_size_of_the_voxels_is_told_by_the_header(path, options, size):
+    tifffile.imwrite(path, STACK, **options)
+    found = voxel_size(str(path), STACK.shape)
+    if size is None:
+        assert found is None
+    else:
+        np.testing.assert_allclose(found[0], size[0])
+        assert found[1] == size[1]
+        assert open_image(path).spacing == found[0]
+    assert voxel_size(str(path), (6, 7, 5)) is None
+
+
+def test_the_size_of_a_file_that_is_no_tiff_is_an_error(path):
+    path.write_bytes(b"II*\0nothing")
+    with pytest.raises(EngineError, match="cannot be read as TIFF"):
+        voxel_size(str(path), STACK.shape)

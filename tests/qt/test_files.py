@@ -9,12 +9,13 @@ from napari.layers import Image, Labels
 from napari.layers._source import Source
 
 from napari_unet3d import _reader, _sample_data, _writer
-from napari_unet3d._qt.annotation_file import is_annotation, load
+from napari_unet3d._qt.annotation_file import load
 from napari_unet3d._qt.classes import classes_of, make_classes, set_classes
 from napari_unet3d._qt.project_locks import ProjectLocks
 from napari_unet3d._qt.projects import Project, projects_folder
 from napari_unet3d._qt.volumes import VolumeChoice
 from napari_unet3d.engine.errors import EngineError
+from napari_unet3d.io.annotation_file import is_annotation
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def test_other_files_are_left_to_other_readers(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
         assert _reader.get_reader(str(tmp_path / name)) is None
     assert _reader.get_reader([str(other)]) is None
-    with pytest.raises(EngineError, match="cannot be read as an annotation"):
+    with pytest.raises(EngineError, match="cannot be read as a sparse annotation"):
         load(other)
-    with pytest.raises(EngineError, match="there is no file"):
+    with pytest.raises(EngineError, match="No such file"):
         load(tmp_path / "missing.npz")
 
 
