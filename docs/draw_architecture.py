@@ -71,6 +71,10 @@ def draw(path: str) -> None:
     axes.add_patch(
         Rectangle((right[0] + 0.35, right[1] - 0.35), 0.09, 0.7, color=ORANGE)
     )
+    axes.annotate(
+        "", (right[0] + 0.35, right[1]), right,
+        arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 1.2},
+    )  # fmt: skip
     axes.text(right[0] + 0.4, right[1] + 0.42, "K", ha="center", fontsize=8)
     axes.text(right[0] + 0.4, right[1] - 0.62, "logits", ha="center", fontsize=8)
     axes.text(down[0][0][0], down[0][0][1] - 0.62, "image", ha="center", fontsize=8)
@@ -114,6 +118,7 @@ def _legend(axes) -> None:
         (RED, "maximum pooling, at most 2×2×2, as the spacing asks"),
         (GREEN, "up-convolution"),
         (GREY, "skip connection"),
+        (ORANGE, "1×1×1 convolution to the K classes"),
     ]
     for k, (color, text) in enumerate(entries):
         y = -4.75 - 0.34 * k

@@ -71,8 +71,6 @@ def take(seconds: float) -> None:
     shoot("segmenting")
     wait(lambda: state().phase.value == "idle")
     shoot("segmented")
-    viewer.theme = "light"
-    shoot("light")
     viewer.close()
     pause(0.5)
 

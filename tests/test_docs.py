@@ -24,8 +24,9 @@ def blocks(page: Path, language: str) -> list[str]:
 )
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    names = {"__name__": "example"}
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), {"__name__": "example"})
+        exec(compile(block, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -178,8 +178,8 @@ class Controller(Reactions):
         """Erase a class; those behind it move up."""
         if self.state.busy:
             show_warning(
-                "A class cannot be removed while the model is at work, which knows the "
-                "classes by their numbers: stop it first."
+                "Removing a class gives the others new numbers, by which the model at "
+                "work knows them: stop training or segmentation first."
             )
             return
         self.learning.remove_class(self.choice, label)

@@ -9,6 +9,8 @@ import numpy as np
 
 from napari_unet3d.io.units import are_alike
 
+from .state import NO_MODEL
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from .volumes import VolumeChoice
 
     Spacing = tuple[float, float, float]
-
-NO_MODEL = "No model yet: Train makes one, Load opens one."
 
 
 def describe_model(summary: ModelSummary | None) -> str:

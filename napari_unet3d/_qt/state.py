@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+NO_MODEL = "No model yet: Train makes one, Load opens one."
+
 
 class Phase(Enum):
     """What the worker is doing."""
@@ -67,7 +69,7 @@ class State:
     devices: int = 1
     """How many train together."""
     device_warning: str = ""
-    model: str = "No model yet."
+    model: str = NO_MODEL
 
     @property
     def busy(self) -> bool:

@@ -41,7 +41,7 @@ class AnnotateSection(Section):
         super().__init__("Annotate")
         self.next_button = button(
             "Next slice",
-            f"Go where annotation is missing most, in any plane ({NEXT})",
+            f"Go to the middle of the widest gap between annotated slices ({NEXT})",
             self.next_slice.emit,
         )
         self.fill_button = button(

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from .curve import Curve
 
 TRAIN_HELP = "Train on what is painted; go on painting meanwhile"
-SEGMENT_HELP = "Segment all of the image into a layer, beginning at once"
+SEGMENT_HELP = (
+    "Segment the whole image into a layer, or into an OME-Zarr where it does not fit "
+    "into memory"
+)
 
 
 class TrainSection(Section):
@@ -33,7 +36,7 @@ class TrainSection(Section):
         super().__init__("Train")
         self.train_button = button("Train", TRAIN_HELP, self.train.emit)
         self.pause_button = button(
-            "Pause", "Hold the training; Resume goes on", self.pause.emit
+            "Pause", "Pause the training; Resume continues it", self.pause.emit
         )
         self.stop_button = button(
             "Stop", "End the training and keep the best model", self.stop.emit
@@ -131,7 +134,7 @@ class SegmentSection(Section):
         self.probabilities.setToolTip("Add a layer with the probability of each class")
         self.file_button = button(
             "To file …",
-            "Segment into an OME-Zarr that need not fit into memory",
+            "Segment into an OME-Zarr of your choice",
             self.choose_file.emit,
         )
         self.cancel_button = button(

@@ -163,7 +163,10 @@ def time_points(layer: Image, axes: str) -> int:
 def problem_of(choice: VolumeChoice | None) -> str | None:
     """Say why a layer cannot be used, and what to do; `None` where it can."""
     if choice is None:
-        return "There is no image: open one, or File → Open Sample → 3D U-Net."
+        return (
+            "There is no image: open one, or File → Open Sample → 3D tubules with a "
+            "sparse annotation."
+        )
     name = choice.layer.name
     if choice.layer.ndim < 3:
         return (

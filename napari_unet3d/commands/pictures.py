@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from napari_unet3d.engine.errors import EngineError
 
@@ -29,7 +29,7 @@ COLORS = (
 """Colours of the classes 1, 2, ..., distinct to colour-blind eyes (Paul Tol)."""
 
 PLANES = ("XY", "XZ", "YZ")
-_GAP, _TEXT = 8, 16
+_GAP, _TEXT, _FONT = 8, 20, 13
 
 
 def gray_levels(plane: NDArray[Any]) -> NDArray[np.uint8]:
@@ -115,6 +115,7 @@ def save_table(
     )
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
+    draw.font = ImageFont.load_default(_FONT)
     lefts = np.cumsum([_GAP, *(w + _GAP for w in widths)]).tolist()
     for left, name in zip(lefts, columns, strict=False):
         draw.text((left, 2), name, fill="black")

@@ -11,7 +11,7 @@ from napari.layers import Image
 from napari_unet3d._qt import sentences, state_changes
 from napari_unet3d._qt.annotation_scan import Labelled
 from napari_unet3d._qt.classes import DEFAULT_CLASSES, make_classes
-from napari_unet3d._qt.state import Phase, State
+from napari_unet3d._qt.state import NO_MODEL, Phase, State
 from napari_unet3d._qt.volumes import VolumeChoice
 from napari_unet3d.worker import protocol
 
@@ -106,7 +106,7 @@ def test_figures_of_a_training():
 
 
 def test_what_a_model_is():
-    assert sentences.describe_model(None) == sentences.NO_MODEL
+    assert sentences.describe_model(None) == NO_MODEL
     untrained = sentences.describe_model(replace(SUMMARY, step=0, held_out_iou=None))
     assert untrained.endswith(" · 1 channel")
     assert sentences.describe_model(SUMMARY) == (
