@@ -36,6 +36,11 @@ SMOOTHED = 128
 """Voxels along an axis that are smoothed in one matrix product."""
 
 
+LEAST_DEVIATION, LEAST_SHARE = 0.01, 0.1
+"""Deviation that a response is taken to have at least, and its share of the largest
+among the channels of the image."""
+
+
 class FilterStem(nn.Module):
     """Append filter responses to every channel of an image.
 
@@ -127,7 +132,12 @@ class FilterStem(nn.Module):
         self.deviation.fill_(1)
         values = torch.cat([self(block).flatten(1) for block in blocks], dim=1).double()
         self.mean.copy_(values.mean(dim=1))
-        self.deviation.copy_(values.std(dim=1).clamp_min(1e-6))
+        deviation = values.std(dim=1)
+        # A channel that is flat here need not be so elsewhere: what it shows there must
+        # not become thousands. Grey values have a deviation of 1.
+        like = deviation.view(-1, self.channels)
+        like = torch.maximum(like, like.amax(dim=1, keepdim=True) * LEAST_SHARE)
+        self.deviation.copy_(like.flatten().clamp_min(LEAST_DEVIATION))
 
     def _smoothed(self, image: Tensor, kernels: Sequence[Sequence[float]]) -> Tensor:
         """Smooth along all axes, keeping a margin of one voxel."""

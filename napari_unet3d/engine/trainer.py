@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .best_weights import BestWeights
 from .checkpoint import Checkpoint, build_stem
@@ -31,6 +31,8 @@ from .warm_start import batch_statistics, begin_warm, starts_warm
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Result = TypeVar("_Result")
 
 OUT_OF_MEMORY = "use fewer base_channels, a smaller patch_size or another device"
 
@@ -133,7 +135,7 @@ class Trainer:
 
     @property
     def best(self) -> dict[str, float]:
-        """Held-out "iou" and "step" of the best weights; empty where there are none."""
+        """Held-out "iou" and "step" of the best weights, where they were measured."""
         return self._best.figures
 
     @property
@@ -158,16 +160,11 @@ class Trainer:
         self._stopped = False
         self.schedule.begin()
         problem = self.data.refresh(self.plan, self.schedule.learns_all)
+        shrunk: list[TrainingEvent] = []
         if not self.step and starts_warm(self.model, self.training):
-            with out_of_memory_as_error(OUT_OF_MEMORY):
-                begin_warm(
-                    self.optimization,
-                    self.model,
-                    self.data.batches,
-                    self.plan,
-                    self.training.seed,
-                )
+            shrunk += self._or_shrink(self._begin_warm)
         yield self._reports.started(self._ranks.count)
+        yield from shrunk
         for warning in filter(None, (self.plan.warning, problem)):
             yield Warned(warning)
         first, last_event = self.step, 0.0
@@ -181,7 +178,7 @@ class Trainer:
                 if self.step % every:
                     yield from self._timed(self.validate())
                 self.schedule.learn_all()
-            loss = yield from self._timed(self._step_or_shrink())
+            loss = yield from self._timed(self._step_by_newest())
             # Reading the loss waits for the device: not at every step of a GPU.
             if self.device.type == "cpu" or time.monotonic() - last_event > 0.1:
                 last_event = time.monotonic()
@@ -254,14 +251,24 @@ class Trainer:
         self.schedule.seconds += time.monotonic() - began
         return result
 
-    def _step_or_shrink(self) -> Generator[TrainingEvent, None, Tensor]:
-        """Do one step; where memory runs out, with smaller patches."""
+    def _begin_warm(self) -> None:
+        source = self.data.batches, self.plan
+        begin_warm(self.optimization, self.model, *source, self.training.seed)
+
+    def _step_by_newest(self) -> Generator[TrainingEvent, None, Tensor]:
+        """Do one step with the newest annotations."""
         problem = self.data.refresh(self.plan, self.schedule.learns_all)
         if problem:
             yield Warned(problem)
+        return (yield from self._or_shrink(self._step))
+
+    def _or_shrink(
+        self, work: Callable[[], _Result]
+    ) -> Generator[TrainingEvent, None, _Result]:
+        """Do something; where memory runs out, with smaller patches."""
         while True:
             try:
-                return self._step()
+                return work()
             except (RuntimeError, MemoryError) as error:
                 # Whoever has less memory than the others cannot go on without them.
                 alone = self._ranks.count == 1

@@ -120,17 +120,19 @@ class TrainingData:
         return sum(len(volume.annotation) for volume in self.volumes)
 
     def fit_stem(self, stem: FilterStem, boxes: int = 8, edge: int = 32) -> None:
-        """Standardise the stem's responses over boxes around labelled voxels."""
+        """Standardise the stem's responses over boxes around labelled voxels.
+
+        There is one at least of each class, up to as many more `boxes`: the background
+        may be the same everywhere, as where a mask has been applied to the image.
+        """
         if not stem.scales:
             return
         rng = np.random.default_rng(self._training.seed)
         margin = np.array(stem.margin)
-        labelled = [i for i, v in enumerate(self.volumes) if len(v.annotation)]
         blocks = []
-        for k in range(boxes):
-            chosen = labelled[k % len(labelled)]
+        for chosen, voxel in self._centres(rng, boxes):
             annotation = self.volumes[chosen].annotation
-            centre = annotation.coordinates[rng.integers(len(annotation))]
+            centre = annotation.coordinates[voxel]
             size = np.minimum(annotation.shape, edge)
             low = np.clip(centre - size // 2, 0, np.array(annotation.shape) - size)
             blocks.append(
@@ -140,6 +142,25 @@ class TrainingData:
             )
         with torch.no_grad():
             stem.fit(blocks)
+
+    def _centres(
+        self, rng: np.random.Generator, count: int
+    ) -> list[tuple[int, np.intp]]:
+        """Draw labelled voxels, each as the number of a volume and its own number."""
+        annotations = [volume.annotation for volume in self.volumes]
+        labelled = [i for i, each in enumerate(annotations) if len(each)]
+        found = []
+        for k in range(count):
+            chosen = labelled[k % len(labelled)]
+            found.append((chosen, rng.integers(len(annotations[chosen]))))
+        drawn = {int(annotations[i].labels[voxel]) for i, voxel in found}
+        for chosen in labelled:
+            labels = annotations[chosen].labels
+            for label in np.flatnonzero(np.bincount(labels)):
+                if label not in drawn and len(found) < 2 * count:
+                    drawn.add(int(label))
+                    found.append((chosen, rng.choice(np.flatnonzero(labels == label))))
+        return found
 
     def refresh(self, plan: PatchPlan, learn_all: bool = False) -> str:
         """Take the newest annotations, where they changed since the last time.
@@ -230,5 +251,5 @@ def _feature_volumes(
             statistics = IntensityStatistics.from_image(volume.image)
         except EngineError as error:
             raise EngineError(f"{volume.name}: {error}") from error
-        features.append(FeatureVolume(volume.image, statistics, stem))
+        features.append(FeatureVolume(volume.image, statistics, stem, len(volumes)))
     return features

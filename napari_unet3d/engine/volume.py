@@ -26,7 +26,7 @@ LARGEST_HALF = 65504.0
 """Largest number in half precision; a speck may be brighter than that."""
 
 CACHE_BYTES = 2 * 2**30
-"""Memory for blocks of responses, of all channels together, at most."""
+"""Memory for blocks of responses, of all channels and volumes together, at most."""
 
 TIDIED = 16
 """Blocks after which the memory around them is tidied up, once they are too many."""
@@ -48,10 +48,16 @@ class FeatureVolume:
         Of this image.
     stem : FilterStem
         The model's; its device is used.
+    sharing : int
+        Volumes, this one included, that share the memory for kept blocks.
     """
 
     def __init__(
-        self, image: Any, statistics: IntensityStatistics, stem: FilterStem
+        self,
+        image: Any,
+        statistics: IntensityStatistics,
+        stem: FilterStem,
+        sharing: int = 1,
     ) -> None:
         self.image = image
         self.statistics = statistics
@@ -60,7 +66,8 @@ class FeatureVolume:
         # Blocks of even size: none reaches far beyond the volume.
         self._edge = [-(-n // -(-n // BLOCK)) for n in self.shape]
         self._blocks: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
-        self._free = available_memory(self.device)
+        free = available_memory(self.device)
+        self._room = min(CACHE_BYTES, free // CACHE_SHARE) // sharing
         self._dropped = 0
 
     @property
@@ -168,8 +175,7 @@ class FeatureVolume:
             found = found.movedim(0, -1).contiguous()
             self._blocks[key] = found
             size = found.element_size() * found.nelement()
-            room = min(CACHE_BYTES, self._free // CACHE_SHARE)
-            while len(self._blocks) * size > room and len(self._blocks) > 8:
+            while len(self._blocks) * size > self._room and len(self._blocks) > 8:
                 self._blocks.popitem(last=False)
                 self._dropped += 1
                 if self._dropped % TIDIED == 0:

@@ -38,6 +38,9 @@ FILE = Path(__file__).with_name("warm_start.pt")
 BATCHES = 8
 """Batches that the statistics and the head are taken from."""
 
+MOST_VOXELS = 2**15
+"""Labelled voxels of each that the head is solved for from."""
+
 VOXEL_STEPS, VOXELS, LEARNING_RATE = 100, 4096, 0.005
 """Steps that head and shortcut learn by themselves, voxels in each, rate until half."""
 
@@ -50,14 +53,17 @@ _SEED = 20163
 def starts_warm(model: ModelConfig, training: TrainingConfig) -> bool:
     """Tell whether a new model of this configuration begins with the weights.
 
-    Its levels may be fewer than theirs, its strides and the image's channels others.
+    Its levels may be fewer than theirs, the image's channels more, and axes may not be
+    pooled; strides above 2 have no weights.
     """
     default = ModelConfig()
+    strides = {stride for level in model.pooling or () for stride in level}
     same = ("stem", "filter_scales", "shortcut", "normalization")
     return (
         training.warm_start
         and model.base_channels == BASE_CHANNELS
         and 2 <= model.depth <= default.depth
+        and strides <= {1, 2}
         and all(getattr(model, name) == getattr(default, name) for name in same)
     )
 
@@ -126,27 +132,39 @@ def begin_warm(
             with optimization.autocast():
                 network.decode(batch.features, batch.region)
             network.eval()
-            labelled = batch.target >= 0
+            labelled = _few(batch.target >= 0, (_SEED, seed, k))
             with optimization.autocast():
                 decoded = network.decode(batch.features, batch.region, labelled)
             vectors.append(decoded[0, :, 0, 0].T.float())
             images.append(_image(batch).movedim(1, -1)[labelled])
             classes.append(batch.target[labelled])
+        known = torch.cat(vectors), torch.cat(images), torch.cat(classes)
+        del vectors, images, classes
         head = network.head
         solution = torch.exp(stored["log_scale"]).to(head.weight.device) * solve_head(
-            torch.cat(vectors),
-            torch.cat(classes),
+            known[0],
+            known[2],
             head.out_channels,
             torch.exp(stored["log_ridge"]).item(),
         )
         head.weight.copy_(solution[:-1].T.reshape(head.weight.shape))
         assert head.bias is not None
         head.bias.copy_(solution[-1])
-    _learn_from_voxels(
-        network, torch.cat(vectors), torch.cat(images), torch.cat(classes), seed
-    )
+    _learn_from_voxels(network, *known, seed)
     for learner in (optimization.network, optimization.average):
         learner.load_state_dict(network.state_dict())
+
+
+def _few(labelled: Tensor, seed: tuple[int, ...]) -> Tensor:
+    """Return a mask of `MOST_VOXELS` of the voxels of a mask, or of all there are."""
+    there = labelled.flatten().nonzero().flatten()
+    if len(there) <= MOST_VOXELS:
+        return labelled
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(there), MOST_VOXELS, replace=False))
+    few = torch.zeros_like(labelled)
+    few.view(-1)[there[torch.from_numpy(chosen).to(there.device)]] = True
+    return few
 
 
 def _image(batch: Batch) -> Tensor:

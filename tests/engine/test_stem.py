@@ -198,3 +198,16 @@ def test_a_brighter_image_moves_every_output_as_told(fitted):
 
 def test_only_the_statistics_are_saved(fitted):
     assert set(fitted[0].state_dict()) == {"mean", "deviation"}
+
+
+def test_what_is_flat_where_it_was_fitted_stays_small_elsewhere():
+    stem = FilterStem(2, (1, 2))
+    generator = torch.Generator().manual_seed(0)
+    around = [12 + 2 * m for m in stem.margin]
+    block = torch.zeros(2, *around)
+    block[0] = torch.randn(around, generator=generator)
+    stem.fit([block])
+    # As bright as the first channel: ten times larger in its outputs, about.
+    block[1] = torch.randn(around, generator=generator)
+    outputs = stem(block).view(-1, 2, 12**3)
+    assert (outputs[:, 1].std(1) <= 15 * outputs[:, 0].std(1)).all()

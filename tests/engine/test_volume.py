@@ -137,3 +137,14 @@ def test_values_that_the_statistics_did_not_see_must_be_finite_too(image, plain)
 def test_features_are_where_the_stem_is(plain):
     assert plain.device == torch.device("cpu")
     assert plain.shape == SHAPE
+
+
+def test_volumes_share_the_memory_for_blocks(features, monkeypatch):
+    monkeypatch.setattr(volume, "BLOCK", 4)
+    image = np.zeros((2, 4, 4, 80), np.float32)
+    block = 4**3 * features.stem.out_channels * 2
+    monkeypatch.setattr(volume, "CACHE_BYTES", 20 * block)
+    for sharing, kept in ((1, 20), (2, 10), (5, 8)):
+        fresh = FeatureVolume(image, features.statistics, features.stem, sharing)
+        fresh.crop((0, 0, 0), (4, 4, 80))
+        assert len(fresh._blocks) == kept

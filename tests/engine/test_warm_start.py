@@ -15,9 +15,12 @@ from napari_unet3d.engine import (
     TrainingConfig,
     TrainingVolume,
     segment,
+    warm_start,
 )
 from napari_unet3d.engine.checkpoint import build_network
+from napari_unet3d.engine.events import Started
 from napari_unet3d.engine.optimization import FOLLOWED, WARM_STEPS, copied
+from napari_unet3d.engine.unet import UNet3D
 from napari_unet3d.engine.warm_start import BATCHES, FILE, load_body, starts_warm
 
 MODEL = ModelConfig(
@@ -215,3 +218,38 @@ def test_a_warm_start_is_not_given_up_for_the_first_steps(sample):
 
 def is_norm(module):
     return isinstance(module, torch.nn.BatchNorm3d)
+
+
+def test_of_many_labelled_voxels_a_part_is_learned_from(sample, monkeypatch):
+    image, truth, _ = sample
+    monkeypatch.setattr("napari_unet3d.engine.warm_start.MOST_VOXELS", 300)
+    seen = []
+    solve = warm_start.solve_head
+
+    def noted(vectors, *rest):
+        seen.append(len(vectors))
+        return solve(vectors, *rest)
+
+    monkeypatch.setattr(warm_start, "solve_head", noted)
+    models = [trainer((image, truth, truth)) for _ in range(2)]
+    for model in models:
+        run(model, 0)
+    assert seen == [300 * BATCHES] * 2
+    one, same = (model.optimization.average.state_dict() for model in models)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    found = segment(models[0].checkpoint(), image).labels
+    assert (found == truth).mean() > max(np.mean(truth == k) for k in (1, 2, 3))
+
+
+def test_a_warm_start_takes_smaller_patches_where_memory_runs_out(sample, monkeypatch):
+    forward = UNet3D.decode
+
+    def greedy(self, features, *rest):
+        if len(features) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, features, *rest)
+
+    monkeypatch.setattr(UNet3D, "decode", greedy)
+    started, warned, *_ = run(trainer(sample, batch_size=4), 0)
+    assert isinstance(started, Started)
+    assert "memory ran out: going on with 2 patches" in warned.message
