@@ -49,7 +49,7 @@ from napari_unet3d.engine import (
 from napari_unet3d.engine.augment import sample_patch
 from napari_unet3d.engine.checkpoint import build_stem
 from napari_unet3d.engine.normalize import IntensityStatistics
-from napari_unet3d.engine.planning import PatchPlan
+from napari_unet3d.engine.patch_plan import PatchPlan
 from napari_unet3d.engine.volume import FeatureVolume
 
 PATCHES = 2

@@ -25,7 +25,7 @@ from napari_unet3d.engine import (
 )
 
 if TYPE_CHECKING:
-    from napari_unet3d.engine.planning import PatchPlan
+    from napari_unet3d.engine.patch_plan import PatchPlan
 
 BATCHES = 4
 """Batches that every variant goes through, drawn beforehand."""

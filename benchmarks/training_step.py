@@ -61,7 +61,7 @@ from step_variants import (
 from napari_unet3d._sample_data import sparse_annotation, tubules
 from napari_unet3d.engine import Annotation, TrainingVolume
 from napari_unet3d.engine.device import choose_precision
-from napari_unet3d.engine.planning import PatchPlan
+from napari_unet3d.engine.patch_plan import PatchPlan
 
 PEERS = {
     "MONAI UNet": "monai",

@@ -21,8 +21,15 @@ _AXES = {
     5: ("TCZYX", "CTZYX"),
 }
 
-_KEPT_DTYPES = ("|u1", "<u2", "<i2", "<f4")
-"""Number formats that are handed on as they are; others become float32."""
+_KEPT_DTYPES = (
+    *("|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8"),
+    *("<f4", "<f8"),
+)
+"""Number formats that are handed on as they are; others become float32.
+
+What float32 does not hold, as a large offset, must not be lost, nor seen other than by
+the command line.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,9 @@ from napari_unet3d.engine.checkpoint import build_stem
 from napari_unet3d.engine.device import choose_device
 from napari_unet3d.engine.label_checks import check_annotations
 from napari_unet3d.engine.normalize import IntensityStatistics
+from napari_unet3d.engine.patch_plan import plan_patches
 from napari_unet3d.engine.patches import PatchSampler
-from napari_unet3d.engine.planning import plan_patches, resolve_model
+from napari_unet3d.engine.planning import resolve_model
 from napari_unet3d.engine.validation import UNVARIED
 from napari_unet3d.engine.volume import FeatureVolume
 

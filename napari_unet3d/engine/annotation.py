@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .label_checks import check_labels, check_range
+from .label_checks import check_labels, check_range, read_slabs
 
 UNLABELLED = -1
 """Class index, inside the engine, of a voxel that takes no part in the loss."""
@@ -50,7 +50,7 @@ class Annotation:
     def from_labels(cls, labels: Any) -> Annotation:
         """Collect the labelled voxels of a (Z, Y, X) integer array, 0 = unlabelled.
 
-        Array-likes that are not arrays (zarr, dask) are read slice by slice.
+        Array-likes that are not arrays (zarr, dask) are read some slices at a time.
 
         Raises
         ------
@@ -62,12 +62,13 @@ class Annotation:
         check_labels(labels)
         z, y, x = (int(n) for n in labels.shape)
         indices, values = [], []
-        for k in range(z):
-            flat = np.asarray(labels[k]).reshape(-1)
-            painted = np.flatnonzero(flat)
-            if painted.size:
-                indices.append(painted.astype(np.int64) + k * y * x)
-                values.append(flat[painted])
+        for first, (slab,) in read_slabs(labels):
+            for k, plane in enumerate(slab, start=first):
+                flat = plane.reshape(-1)
+                painted = np.flatnonzero(flat)
+                if painted.size:
+                    indices.append(painted.astype(np.int64) + k * y * x)
+                    values.append(flat[painted])
         if not indices:
             return cls((z, y, x), np.empty(0, np.int64), np.empty(0, np.uint8))
         found = np.concatenate(values)
@@ -97,16 +98,20 @@ class Annotation:
         """Axis across the annotated slice that each labelled voxel lies in, (n,).
 
         Of the three planes through the voxel, the slice is the one that is labelled
-        to the greatest part.
+        to the greatest part. A volume of one slice has no other.
         """
-        fractions = np.empty((3, len(self)))
+        if 1 in self.shape:
+            return np.full(len(self), self.shape.index(1), np.uint8)
+        normals = np.zeros(len(self), np.uint8)
+        greatest = np.zeros(len(self))
+        voxels = max(1.0, np.prod(self.shape, dtype=float))
         for axis in range(3):
             position = self.coordinates[:, axis]
             count = np.bincount(position, minlength=self.shape[axis])
-            fractions[axis] = count[position] * (
-                self.shape[axis] / np.prod(self.shape, dtype=float)
-            )
-        normals: NDArray[np.uint8] = np.argmax(fractions, axis=0).astype(np.uint8)
+            part = count * (self.shape[axis] / voxels)
+            of_voxel = part[position]
+            normals[of_voxel > greatest] = axis
+            np.maximum(greatest, of_voxel, out=greatest)
         return normals
 
     def slices(self) -> list[tuple[int, int, int]]:
@@ -119,12 +124,6 @@ class Annotation:
             ):
                 found.append((axis, int(position), int(count)))
         return found
-
-    def to_labels(self) -> NDArray[np.uint8]:
-        """Return the dense (Z, Y, X) array with 0 where nothing is labelled."""
-        dense = np.zeros(self.shape, np.uint8)
-        dense.reshape(-1)[self.index] = self.labels
-        return dense
 
     def crop(self, low: Sequence[int], size: Sequence[int]) -> NDArray[np.uint8]:
         """Return the labels of a box, which may reach out of the volume.
@@ -161,8 +160,14 @@ class Annotation:
         return box
 
     def select(self, keep: NDArray[np.bool_]) -> Annotation:
-        """Return the annotation with only the labelled voxels where `keep` is true."""
-        return replace(self, index=self.index[keep], labels=self.labels[keep])
+        """Return the annotation with only the labelled voxels where `keep` is true.
+
+        They lie in the same slices as before.
+        """
+        part = replace(self, index=self.index[keep], labels=self.labels[keep])
+        # What is left of a slice would often seem to lie across another axis.
+        vars(part)["normals"] = self.normals[keep]
+        return part
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Annotation, Annotation]:
         """Hold out compact blocks of the annotated slices.
@@ -187,13 +192,17 @@ class Annotation:
         if fraction <= 0 or not len(self):
             return self, self.select(nothing)
         extent = int(max(8, min(32, min(sorted(self.shape)[1:]) // 5)))
-        normals = self.normals[:, None] == np.arange(3)
-        cell = np.where(normals, self.coordinates, self.coordinates // extent)
-        key = np.column_stack([self.normals, cell])
-        cells, block = np.unique(key, axis=0, return_inverse=True)
-        if len(cells) < 10:
+        # One number for normal and cell: rows of four would be sorted far slower.
+        key = self.normals.astype(np.int64)
+        for axis in range(3):
+            position = self.coordinates[:, axis]
+            key *= self.shape[axis]
+            key += np.where(self.normals == axis, position, position // extent)
+        keys, block = np.unique(key, return_inverse=True)
+        if len(keys) < 10:
             return self, self.select(nothing)
-        held = _choose_blocks(cells, block.reshape(-1), self.labels, fraction, seed)
+        cells = np.stack(np.unravel_index(keys, (3, *self.shape)), axis=1)
+        held = _choose_blocks(cells, block, self.labels, fraction, seed)
         return self.select(~held), self.select(held)
 
 

@@ -18,7 +18,7 @@ from .valid_padding import valid_output
 if TYPE_CHECKING:
     from .annotation import Annotation
     from .config import AugmentationConfig, ModelConfig, Triple
-    from .planning import PatchPlan
+    from .patch_plan import PatchPlan
     from .regions import Region
     from .volume import FeatureVolume
 
@@ -135,9 +135,10 @@ class BatchSource:
         rng: np.random.Generator,
     ) -> tuple[PatchPlace, Variation]:
         """Draw where a patch lies around a labelled voxel, and how it is varied."""
+        shifts = [int(rng.integers(-(m // 4), m // 4 + 1)) for m in inner]
         z, y, x = (
-            n // 2 + int(rng.integers(-m // 4, m // 4 + 1)) * (axis != location.normal)
-            for axis, (n, m) in enumerate(zip(size, inner, strict=True))
+            n // 2 + shift * (axis != location.normal)
+            for axis, (n, shift) in enumerate(zip(size, shifts, strict=True))
         )
         volume = self._volumes[location.volume]
         place = PatchPlace.around(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from napari_unet3d import __version__
@@ -47,7 +48,8 @@ class Checkpoint:
     schedule : dict
         Where the learning rate's schedule stands.
     best : dict
-        "iou" and "step" of the best weights; empty where nothing was held out.
+        "step" of the best weights and "labels" that they were measured on; "iou" while
+        these were held out, "learned" once not. Empty where nothing was measured.
     optimizer : dict
         State of the optimizer; empty in a model that is only meant to segment.
     history : list of dict
@@ -74,7 +76,7 @@ class Checkpoint:
     def network(self, weights: str = "best") -> UNet3D:
         """Build the network with some of its weights, in evaluation mode.
 
-        "best" falls back to "average" where nothing was held out.
+        "best" and "latest" fall back to "average" where there are none.
 
         Raises
         ------
@@ -117,6 +119,34 @@ def check_fit(state: Mapping[str, Any], module: nn.Module, what: str) -> None:
                 f"the {what} do not fit the model's configuration: {name} is "
                 f"{got:.80}, not {tuple(tensor.shape)}"
             )
+        dense = found.layout == torch.strided and not found.is_meta
+        if not dense or found.dtype != tensor.dtype:
+            raise EngineError(
+                f"the {what} do not fit the model's configuration: {name} is "
+                f"{found.dtype}, {found.layout} on {found.device}, not {tensor.dtype}"
+            )
+
+
+def check_numbers(checkpoint: Checkpoint) -> None:
+    """Refuse weights and statistics that nothing can be computed with.
+
+    Raises
+    ------
+    EngineError
+        Naming the first of them.
+    """
+    weights = [("weights", state) for state in checkpoint.weights.values()]
+    for what, state in (*weights, ("filter statistics", checkpoint.stem)):
+        for name, tensor in state.items():
+            if not tensor.isfinite().all():
+                problem = "not all finite numbers"
+            elif name.endswith("running_var") and (tensor < 0).any():
+                problem = "negative"
+            elif name == "deviation" and (tensor <= 0).any():
+                problem = "not all positive"
+            else:
+                continue
+            raise EngineError(f"its {what} {name} are {problem}")
 
 
 def build_stem(model: ModelConfig) -> FilterStem:

@@ -47,7 +47,10 @@ class ModelConfig:
         "(default: 8, the width that warm_start has weights for)",
     )
     depth: int = Field(
-        default=4, ge=1, le=6, description="Resolution levels; 4 in the paper"
+        default=4,
+        ge=1,
+        le=6,
+        description="Resolution levels, unless pooling says how many; 4 in the paper",
     )
     pooling: tuple[Size, ...] | None = Field(
         default=None,
@@ -59,7 +62,7 @@ class ModelConfig:
         default="same", description="Padding of the convolutions; valid as in the paper"
     )
     normalization: Literal["batch", "none"] = Field(
-        default="batch", description="What stands between convolution and ReLU"
+        default="batch", description="Normalisation between convolution and ReLU"
     )
     stem: Literal["filters", "none"] = Field(
         default="filters",
@@ -131,7 +134,7 @@ class AugmentationConfig:
         default=0.3,
         ge=0,
         le=5,
-        description="Largest shift of grey values, in their deviations",
+        description="Largest shift of grey values, in standard deviations",
     )
     gamma: float = Field(
         default=0.3, ge=0, lt=1, description="Largest bend of the grey-value curve"
@@ -140,7 +143,7 @@ class AugmentationConfig:
         default=0.2,
         ge=0,
         le=5,
-        description="Largest noise, in deviations of the grey values",
+        description="Largest noise, in standard deviations of the grey values",
     )
 
 
@@ -167,7 +170,7 @@ class TrainingConfig:
     warm_start: bool = Field(
         default=True,
         description="Begin with features learned from generated volumes, where the "
-        "network has 8 base channels and is else as by default",
+        "network has 8 base channels and otherwise default settings",
     )
     learning_rate: float = Field(
         default=5e-3, gt=0, le=1, description="Peak learning rate of AdamW"
@@ -207,7 +210,8 @@ class TrainingConfig:
         default=0.99,
         ge=0,
         lt=1,
-        description="Decay a step of the moving average of the weights, which segments",
+        description="Decay per step of the moving average of the weights, which "
+        "segments",
     )
     loss: Literal["cross_entropy", "focal", "dice_cross_entropy"] = Field(
         default="cross_entropy", description="Loss over the labelled voxels"
@@ -302,5 +306,6 @@ class SegmentationConfig:
     )
     memory: PositiveFloat | None = Field(
         default=None,
-        description="GiB to use beside input and output (default: from device)",
+        description="GiB to use beside input and output (default: 40 % of the device's "
+        "memory, at most 8)",
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EngineError
+from .label_checks import check_range, read_slabs
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +81,15 @@ def evaluate(segmentation: Any, truth: Any, exclude: Any = None) -> Scores:
     Parameters
     ----------
     segmentation, truth : (Z, Y, X) array of int
-        Classes 1 to K; voxels with 0 in the truth are not scored. Read slice by
-        slice, so either may be lazy.
+        Classes 1 to K, at most 254; voxels with 0 in the truth are not scored. Read
+        some slices at a time, so either may be lazy.
     exclude : (Z, Y, X) array of int, optional
         Voxels that are not 0 here are not scored: the annotation that was trained on.
 
     Raises
     ------
     EngineError
-        Where the shapes differ or nothing is left to score.
+        Where the shapes differ, a label is above 254 or nothing is left to score.
 
     Examples
     --------
@@ -110,13 +111,15 @@ def evaluate(segmentation: Any, truth: Any, exclude: Any = None) -> Scores:
                 f"{name} must hold integers, got {volume.dtype}; give a label volume"
             )
     totals = np.zeros((3, 0), np.int64)
-    for k in range(len(truth)):
-        true, found = np.asarray(truth[k]), np.asarray(segmentation[k])
-        found = np.maximum(found, 0)
-        scored = true > 0
-        if exclude is not None:
-            scored &= np.asarray(exclude[k]) == 0
-        totals = _add(totals, count(true[scored], found[scored]))
+    for _, slabs in read_slabs(*volumes.values()):
+        for found, true, *excluded in zip(*slabs, strict=True):
+            scored = true > 0
+            for trained_on in excluded:
+                scored &= trained_on == 0
+            true, found = true[scored], np.maximum(found[scored], 0)
+            for name, labels in (("truth", true), ("segmentation", found)):
+                check_range(0, int(labels.max(initial=0)), f"labels of the {name}")
+            totals = _add(totals, count(true, found))
     if not totals.sum():
         raise EngineError(
             "no voxel is left to score: the truth is 0 everywhere or all of it is "

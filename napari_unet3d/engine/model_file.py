@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import pickle
 import struct
@@ -17,7 +18,13 @@ import torch
 
 from napari_unet3d import __version__
 
-from .checkpoint import Checkpoint, build_network, build_stem, check_fit
+from .checkpoint import (
+    Checkpoint,
+    build_network,
+    build_stem,
+    check_fit,
+    check_numbers,
+)
 from .config import ModelConfig, TrainingConfig
 from .config_values import as_plain, build
 from .errors import EngineError, SaveError
@@ -37,8 +44,18 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
     ------
     SaveError
         Where the folder cannot be written to or is full, or a device has the name.
+    EngineError
+        Where the model is useless, so that another place would be no remedy.
     """
     path = Path(path)
+    try:
+        check_numbers(checkpoint)
+    except EngineError as error:
+        raise EngineError(
+            f"the model is not written after {checkpoint.step} steps, and {path} stays "
+            f"as it was: {error}; train again with a lower learning rate (now "
+            f"{checkpoint.training.learning_rate:g}) or precision float32"
+        ) from error
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -119,6 +136,8 @@ def _unpickled(file: Path | io.BytesIO) -> Any:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Say in a sentence what is wrong with a file that cannot be read."""
+    if path.is_dir():
+        raise EngineError(f"{path} is a folder, not a model file; choose a file")
     if not path.is_file():
         raise EngineError(f"there is no model file {path}; check the name")
     try:
@@ -207,10 +226,12 @@ def _built(content: Mapping[str, Any]) -> Checkpoint:
         raise EngineError(f"it lacks {', '.join(missing or ['weights'])}")
     for name in ("schedule", "best"):
         for key, value in content[name].items():
-            if not isinstance(value, float | int):
+            if not isinstance(value, float | int) or not abs(value) < math.inf:
                 raise EngineError(f"{key} in its field {name!r} is {value!r}")
     if content["step"] < 0:
         raise EngineError(f"its step is {content['step']}")
+    if not 0 <= content["seconds"] < math.inf:
+        raise EngineError(f"it was trained for {content['seconds']} seconds")
     if len(content["class_names"]) != model.n_classes:
         raise EngineError(
             f"it names {len(content['class_names'])} of {model.n_classes} classes"
@@ -234,12 +255,6 @@ def _built(content: Mapping[str, Any]) -> Checkpoint:
     for weights in checkpoint.weights.values():
         if weights:
             check_fit(weights, network, "weights")
-            _check_finite(weights)
     check_fit(checkpoint.stem, stem, "filter statistics")
+    check_numbers(checkpoint)
     return checkpoint
-
-
-def _check_finite(weights: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise EngineError(f"its weights {name} are not all finite numbers")

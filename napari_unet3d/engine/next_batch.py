@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from .batches import Batch, BatchSource, Patches
-    from .planning import PatchPlan
+    from .patch_plan import PatchPlan
 
 
 class NextBatch:

@@ -15,7 +15,7 @@ WHOLE_VOXELS = 2**24
 """Voxels of the largest volume whose statistics are taken from all of it."""
 
 SAMPLE_SLICES = 32
-"""Slices of a larger volume in which it is sampled."""
+"""Slices of a larger volume in which it is sampled, unless they are all alike."""
 
 SAMPLE_BOXES = 32
 """Boxes in each of them."""
@@ -52,7 +52,8 @@ class IntensityStatistics:
         """Measure an image (C, Z, Y, X), between its 0.5th and 99.5th percentiles.
 
         Large volumes are sampled in small boxes of some slices, always the same ones
-        whatever the image is stored in. NaN means that there are no data.
+        whatever the image is stored in; where these show nothing, in the boxes of all
+        slices that show something. NaN means that there are no data.
 
         Raises
         ------
@@ -60,25 +61,16 @@ class IntensityStatistics:
             Where the image is constant, has infinite values or none at all.
         """
         means, deviations, digest = [], [], hashlib.sha256()
+        whole = np.prod(image.shape[1:], dtype=float) <= WHOLE_VOXELS
+        where = "everywhere" if whole else "wherever it was looked at in its slices"
         for channel in range(image.shape[0]):
             values = _sample(image, channel)
-            if not values.size:
-                raise EngineError(
-                    f"channel {channel} of the image is NaN everywhere, so there are "
-                    "no data; choose another image or channel"
-                )
             digest.update(values.tobytes())
-            if values.dtype.kind == "b":
-                values = values.astype(np.uint8)
-            low, high = np.percentile(values, [0.5, 99.5], method="nearest")
-            inner = values[(values >= low) & (values <= high)].astype(np.float64)
-            if values.min() == values.max():
-                raise EngineError(
-                    f"channel {channel} of the image has the same value "
-                    f"{values.flat[0]:g} everywhere; choose another image or channel"
-                )
-            deviation = float(inner.std()) or float(values.std(dtype=np.float64))
-            means.append(float(inner.mean()))
+            try:
+                mean, deviation = _centre_and_scale(values, where)
+            except EngineError as error:
+                raise EngineError(f"channel {channel} of the image {error}") from None
+            means.append(mean)
             deviations.append(deviation)
         return cls(tuple(means), tuple(deviations), digest.hexdigest()[:16])
 
@@ -95,25 +87,90 @@ class IntensityStatistics:
         Where there are no data, NaN, it gets the mean, which stands out least.
         """
         shape = (-1,) + (1,) * (image.ndim - 1)
-        mean = np.asarray(self.mean, np.float32).reshape(shape)
-        scale = np.asarray(self.deviation, np.float32).reshape(shape)
-        normalized: NDArray[np.float32] = (image.astype(np.float32) - mean) / scale
+        # What float32 does not hold may be all there is beside a large offset.
+        exact = np.can_cast(image.dtype, np.float32)
+        values: NDArray[Any] = image.astype(np.float32 if exact else np.float64)
+        mean = np.asarray(self.mean, values.dtype).reshape(shape)
+        scale = np.asarray(self.deviation, values.dtype).reshape(shape)
+        with np.errstate(over="ignore"):
+            values = (values - mean) / scale
+            normalized: NDArray[np.float32] = values.astype(np.float32, copy=False)
         if image.dtype.kind == "f":
             normalized[np.isnan(normalized)] = 0
         return normalized
 
 
+def _centre_and_scale(values: NDArray[Any], where: str) -> tuple[float, float]:
+    """Return mean and deviation of values without outliers.
+
+    Raises
+    ------
+    EngineError
+        The end of a sentence that begins with what the values are of.
+    """
+    if not values.size:
+        raise EngineError(
+            f"is NaN {where}, so there are no data; choose another image or channel"
+        )
+    if _is_flat(values):
+        raise EngineError(
+            f"has the same value {values.flat[0]:g} {where}; choose another image or "
+            "channel"
+        )
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
+    low, high = np.percentile(values, [0.5, 99.5], method="nearest")
+    inner = values[(values >= low) & (values <= high)].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(inner.mean())
+        deviation = float(inner.std()) or float(values.std(dtype=np.float64))
+    if not 0 < deviation < np.inf:
+        raise EngineError(
+            f"has values from {low:g} to {high:g}, whose squares are too small or too "
+            "large to compute with; multiply or divide them first"
+        )
+    return mean, deviation
+
+
+def _is_flat(values: NDArray[Any]) -> bool:
+    return not values.size or bool(values.min() == values.max())
+
+
 def _sample(image: Any, channel: int) -> NDArray[Any]:
-    parts = []
-    for box in _sampled_boxes(tuple(int(n) for n in image.shape[1:])):
-        part = np.asarray(image[(slice(channel, channel + 1), *box)])
-        refuse_infinite(part, box[0].start)
-        parts.append(part[~np.isnan(part)] if part.dtype.kind == "f" else part.ravel())
-    return np.concatenate(parts)
+    """Return values of the same voxels always, without NaN."""
+    z, y, x = (int(n) for n in image.shape[1:])
+    boxes = _sampled_boxes((z, y, x), SAMPLE_SLICES)
+    values = np.concatenate([_read(image, channel, box) for box in boxes])
+    if z * y * x <= WHOLE_VOXELS or not _is_flat(values):
+        return values
+    # What there is may be small, or lie in a few slices.
+    found = [
+        box
+        for box in _sampled_boxes((z, y, x), z)
+        if _shows_more(_read(image, channel, box), values)
+    ]
+    if not found:
+        return values
+    # They may be many, as where the image is nearly all background.
+    step = -(-len(found) // (SAMPLE_SLICES * SAMPLE_BOXES))
+    return np.concatenate([_read(image, channel, box) for box in found[::step]])
 
 
-def _sampled_boxes(shape: tuple[int, ...]) -> list[tuple[slice, slice, slice]]:
-    """Return slabs of a small volume, of a larger one boxes of one slice.
+def _shows_more(part: NDArray[Any], flat: NDArray[Any]) -> bool:
+    """Tell whether a part has another value than those that are all the same."""
+    return bool((part != flat[0]).any() if flat.size else part.size)
+
+
+def _read(image: Any, channel: int, box: tuple[slice, slice, slice]) -> NDArray[Any]:
+    part = np.asarray(image[(slice(channel, channel + 1), *box)])
+    refuse_infinite(part, box[0].start)
+    return part[~np.isnan(part)] if part.dtype.kind == "f" else part.ravel()
+
+
+def _sampled_boxes(
+    shape: tuple[int, int, int], slices: int
+) -> list[tuple[slice, slice, slice]]:
+    """Return slabs of a small volume, of a larger one boxes of some of its slices.
 
     The latter lie evenly; those of neighbouring slices lie apart.
     """
@@ -122,7 +179,7 @@ def _sampled_boxes(shape: tuple[int, ...]) -> list[tuple[slice, slice, slice]]:
         slabs = ((k, min(k + SAMPLE_EDGE, z)) for k in range(0, z, SAMPLE_EDGE))
         return [(slice(a, b), slice(0, y), slice(0, x)) for a, b in slabs]
     rows, columns = -(-y // SAMPLE_EDGE), -(-x // SAMPLE_EDGE)
-    cells, count = rows * columns, min(SAMPLE_SLICES, z)
+    cells, count = rows * columns, min(slices, z)
     boxes = []
     for number in range(count):
         k = (2 * number + 1) * z // (2 * count)

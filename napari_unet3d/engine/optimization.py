@@ -67,9 +67,11 @@ class Optimization:
     ) -> None:
         self._training, self._ranks = training, ranks
         self.device, self._dtype = device, dtype
-        torch.manual_seed(training.seed)
-        network = build_network(model).to(device)
-        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        # The generator is everybody's: a script may draw from it too.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(training.seed)
+            network = build_network(model)
+        self.network = network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         """The moving average of the weights, in evaluation mode."""
         self._forward = ranks.parallel(self.network)
@@ -92,19 +94,22 @@ class Optimization:
         self.network.load_state_dict(weights.get("latest") or weights["average"])
         self.average.load_state_dict(weights["average"])
         if checkpoint.optimizer:
-            self._restore_moments(checkpoint.optimizer)
+            self._restore_moments(checkpoint.optimizer, checkpoint.step)
         self.steps = checkpoint.step
 
-    def _restore_moments(self, state: dict[str, Any]) -> None:
+    def _restore_moments(self, state: dict[str, Any], steps: int) -> None:
         """Take moments and loss scale; rates and decays are the present settings."""
         present = self.optimizer.state_dict()
         try:
             self.optimizer.load_state_dict({**present, "state": state["state"]})
             if scaler := state.get("scaler"):
                 self._scaler.load_state_dict(scaler)
-            fit = all(
-                moments[name].shape == parameter.shape
-                for parameter, moments in self.optimizer.state.items()
+            found = self.optimizer.state
+            # In half precision the first steps may be skipped, on some devices wholly.
+            none_yet = not found and (not steps or bool(scaler))
+            fit = none_yet or all(
+                found[parameter][name].shape == parameter.shape
+                for parameter in self.network.parameters()
                 for name in ("exp_avg", "exp_avg_sq")
             )
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
@@ -205,6 +210,9 @@ class Optimization:
         optimizer = copy.deepcopy(self.optimizer.state_dict())
         # Empty unless training is in half precision
         optimizer["scaler"] = self._scaler.state_dict()
+        if self.steps and not (optimizer["state"] or optimizer["scaler"]):
+            # Not a step since it was a model that is only meant to segment
+            optimizer = {}
         return {
             "weights": {
                 "latest": copied(self.network.state_dict()),

@@ -1,20 +1,16 @@
-"""Fill in what the configuration leaves open, from data and device."""
+"""Complete the network's configuration from the data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .config import ModelConfig
 from .errors import EngineError
-from .memory import available_memory
-from .valid_padding import valid_size
 
 if TYPE_CHECKING:
-    import torch
-
-    from .config import ModelConfig, Spacing, TrainingConfig, Triple
-    from .ranks import Ranks
+    from .config import Spacing, Triple
 
 AXES = "ZYX"
 
@@ -64,6 +60,7 @@ def resolve_model(
     shapes: Sequence[Sequence[int]],
     spacings: Sequence[Spacing | None],
     n_classes: int,
+    is_trained: bool = False,
 ) -> ModelConfig:
     """Complete the network's configuration.
 
@@ -77,6 +74,9 @@ def resolve_model(
         Of the training volumes, where known.
     n_classes : int
         The largest label.
+    is_trained : bool
+        Whether it is that of a trained model, whose levels cannot be changed any more:
+        then the volumes may be thinner than they pool.
 
     Raises
     ------
@@ -107,7 +107,8 @@ def resolve_model(
         pooling = derive_pooling(spacing, model.depth, smallest)
     else:
         pooling = model.pooling
-        _check_pooling(pooling, smallest)
+        if not is_trained:
+            _check_pooling(pooling, model.depth, smallest)
     return replace(
         model,
         in_channels=found,
@@ -119,7 +120,7 @@ def resolve_model(
     )
 
 
-def _check_pooling(pooling: Sequence[Triple], shape: Sequence[int]) -> None:
+def _check_pooling(pooling: Sequence[Triple], depth: int, shape: Sequence[int]) -> None:
     for axis, size in enumerate(shape):
         total = 1
         for stride in pooling:
@@ -130,153 +131,9 @@ def _check_pooling(pooling: Sequence[Triple], shape: Sequence[int]) -> None:
                 f"pools that axis by {total}; use less depth or pooling along "
                 f"{AXES[axis]}"
             )
-
-
-@dataclass(frozen=True)
-class PatchPlan:
-    """Shapes of training patches."""
-
-    sizes: tuple[Triple, Triple, Triple]
-    """Shape ZYX of a patch for annotated slices across Z, Y and X."""
-    batch_size: int
-    warning: str = ""
-
-    def smaller(self, model: ModelConfig) -> PatchPlan | None:
-        """Halve the work of a step: fewer patches, then smaller ones."""
-        if self.batch_size > 2:
-            return replace(self, batch_size=self.batch_size // 2)
-        stride = _total_stride(model)
-        halved = []
-        for size in self.sizes:
-            axis = max(range(3), key=lambda a: size[a] / stride[a])
-            half = list(size)
-            half[axis] = size[axis] // 2 // stride[axis] * stride[axis]
-            if not half[axis]:
-                return None
-            z, y, x = half
-            halved.append(_not_below_valid((z, y, x), model))
-        plan = replace(self, sizes=(halved[0], halved[1], halved[2]))
-        return None if plan.sizes == self.sizes or plan._is_a_voxel(model) else plan
-
-    def _is_a_voxel(self, model: ModelConfig) -> bool:
-        """Tell whether a step has one voxel on the lowest level: no deviation."""
-        return self.batch_size == 1 and _total_stride(model) in self.sizes
-
-
-def plan_patches(
-    training: TrainingConfig,
-    model: ModelConfig,
-    shapes: Sequence[Sequence[int]],
-    device: torch.device,
-) -> PatchPlan:
-    """Choose the shape of patches and how many make a step.
-
-    Patches are thin across the annotated slice and wide along it: more labelled
-    voxels for the same work. The batch is at least 2 on a CPU, because torch's
-    convolution falls back to a slow path for a batch of 1.
-    """
-    stride = _total_stride(model)
-    largest = [max(int(shape[axis]) for shape in shapes) for axis in (1, 2, 3)]
-    if training.patch_size:
-        plan = _given_patches(training, model, stride, largest)
-    else:
-        plan = _chosen_patches(training, model, largest, device)
-    if plan._is_a_voxel(model):
-        few = f"one patch of {stride} voxels is too little for a step; taking two"
-        warning = "; ".join(filter(None, [plan.warning, few]))
-        plan = replace(plan, batch_size=2, warning=warning)
-    return plan
-
-
-def share_patches(plan: PatchPlan, training: TrainingConfig, ranks: Ranks) -> PatchPlan:
-    """Have a plan that all ranks follow, with a patch for each at least.
-
-    Raises
-    ------
-    EngineError
-        Where the batch that was asked for has fewer patches than there are ranks.
-    """
-    # Free memory differs from device to device.
-    plan = ranks.first(plan)
-    if plan.batch_size >= ranks.count:
-        return plan
-    if training.batch_size:
+    # The default depth may not have been given.
+    if depth not in (len(pooling) + 1, ModelConfig().depth):
         raise EngineError(
-            f"a batch_size of {training.batch_size} cannot be shared by {ranks.count} "
-            f"devices; use a batch_size of {ranks.count} or more, or fewer devices"
+            f"the depth is {depth} levels, but pooling has {len(pooling)} strides for "
+            f"{len(pooling) + 1} of them; give only one of both"
         )
-    return replace(plan, batch_size=ranks.count)
-
-
-def _chosen_patches(
-    training: TrainingConfig,
-    model: ModelConfig,
-    largest: Sequence[int],
-    device: torch.device,
-) -> PatchPlan:
-    assert model.spacing
-    assert model.base_channels
-    stride = _total_stride(model)
-    thin, wide, batch = (16, 48, 4) if device.type == "cpu" else (32, 128, 2)
-    if device.type == "cuda":
-        # About 3 kB a voxel at 32 channels in half precision, forward and backward.
-        room = available_memory(device) / 2
-        while batch * thin * wide**2 * 100 * model.base_channels > room and wide > 32:
-            wide //= 2
-    ratio = [s / min(model.spacing) for s in model.spacing]
-    sizes = []
-    for normal in range(3):
-        wished = [(thin if axis == normal else wide) / ratio[axis] for axis in range(3)]
-        z, y, x = (
-            _fit(wish, stride[axis], largest[axis], minimum=2)
-            for axis, wish in enumerate(wished)
-        )
-        sizes.append(_not_below_valid((z, y, x), model))
-    return PatchPlan((sizes[0], sizes[1], sizes[2]), training.batch_size or batch)
-
-
-def _given_patches(
-    training: TrainingConfig,
-    model: ModelConfig,
-    stride: Sequence[int],
-    largest: Sequence[int],
-) -> PatchPlan:
-    assert training.patch_size
-    z, y, x = (
-        _fit(wish, stride[axis], largest[axis], minimum=1)
-        for axis, wish in enumerate(training.patch_size)
-    )
-    size = _not_below_valid((z, y, x), model)
-    warning = ""
-    if size != training.patch_size:
-        warning = (
-            f"patch size {training.patch_size} does not fit a volume of "
-            f"{tuple(largest)} voxels and a network that pools by {tuple(stride)}; "
-            f"using {size}"
-        )
-    return PatchPlan((size,) * 3, training.batch_size or 2, warning)
-
-
-def _total_stride(model: ModelConfig) -> Triple:
-    z = y = x = 1
-    for stride in model.pooling or ():
-        z, y, x = z * stride[0], y * stride[1], x * stride[2]
-    return z, y, x
-
-
-def _fit(wish: float, stride: int, largest: int, minimum: int) -> int:
-    """Round to a multiple of the stride, no more than the volume needs."""
-    most = -(-largest // stride)
-    return stride * max(1, min(most, max(minimum, round(wish / stride))))
-
-
-def _not_below_valid(size: Triple, model: ModelConfig) -> Triple:
-    """Enlarge to a size that unpadded convolutions accept; same padding takes any."""
-    if model.padding != "valid":
-        return size
-    assert model.pooling is not None
-    z, y, x = (
-        valid_size(n, [stride[axis] for stride in model.pooling])
-        for axis, n in enumerate(size)
-    )
-    return z, y, x

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import EngineError
+from .errors import SaveError
 from .events import Saved, TrainingEvent, Warned
 from .model_file import save
 
@@ -42,12 +42,18 @@ class RegularSaving:
         self._last = time.monotonic()
 
     def if_due(self) -> Iterator[TrainingEvent]:
-        """Write it if it is time; a failure is only warned of."""
+        """Write it if it is time; that it cannot be written is only warned of.
+
+        Raises
+        ------
+        EngineError
+            Where its weights are useless.
+        """
         if not self._path or time.monotonic() - self._last <= self._every:
             return
         try:
             yield from self.at_the_end()
-        except EngineError as error:
+        except SaveError as error:
             yield Warned(f"{error}; training goes on")
         self._last = time.monotonic()
 
@@ -57,7 +63,7 @@ class RegularSaving:
         Raises
         ------
         EngineError
-            Where it cannot be written.
+            Where it cannot be written, or its weights are useless.
         """
         if self._path:
             state = self._checkpoint()

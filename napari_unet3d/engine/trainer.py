@@ -21,7 +21,8 @@ from .events import Trained, TrainingEvent, Warned
 from .label_checks import check_annotations
 from .next_batch import NextBatch
 from .optimization import Optimization, copied
-from .planning import plan_patches, resolve_model, share_patches
+from .patch_plan import plan_patches, share_patches
+from .planning import resolve_model
 from .ranks import ALONE, Ranks
 from .reports import Reports
 from .saving import RegularSaving
@@ -98,6 +99,7 @@ class Trainer:
             shapes,
             [volume.spacing for volume in volumes],
             check_annotations([volume.annotation for volume in volumes]),
+            is_trained=checkpoint is not None,
         )
         self.stem = build_stem(self.model).to(self.device)
         self.data = TrainingData(
@@ -135,7 +137,7 @@ class Trainer:
 
     @property
     def best(self) -> dict[str, float]:
-        """Held-out "iou" and "step" of the best weights, where they were measured."""
+        """What was measured with the best weights: see `Checkpoint`."""
         return self._best.figures
 
     @property

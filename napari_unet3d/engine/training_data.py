@@ -21,7 +21,7 @@ from .volume import FeatureVolume
 if TYPE_CHECKING:
     from .annotation import Annotation
     from .config import ModelConfig, Spacing, TrainingConfig
-    from .planning import PatchPlan
+    from .patch_plan import PatchPlan
     from .stem import FilterStem
 
 

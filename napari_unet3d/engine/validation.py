@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .annotation import Annotation
-    from .planning import PatchPlan
+    from .patch_plan import PatchPlan
     from .unet import UNet3D
     from .volume import FeatureVolume
 

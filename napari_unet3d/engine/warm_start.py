@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .batches import Batch, BatchSource
     from .config import TrainingConfig
     from .optimization import Optimization
-    from .planning import PatchPlan
+    from .patch_plan import PatchPlan
     from .unet import UNet3D
 
 FILE = Path(__file__).with_name("warm_start.pt")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from napari_unet3d.engine import EngineError, ModelConfig, TrainingConfig
 from napari_unet3d.engine.device import OutOfMemoryError
-from napari_unet3d.engine.planning import PatchPlan, share_patches
+from napari_unet3d.engine.patch_plan import PatchPlan, share_patches
 from napari_unet3d.engine.ranks import ALONE, Ranks
 from tests.distributed import jobs
 

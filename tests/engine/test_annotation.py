@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_unet3d.engine import Annotation, EngineError
+from napari_unet3d.engine.annotation import _choose_blocks
 from napari_unet3d.engine.label_checks import check_annotations
 
 SPARSE = arrays(
@@ -20,10 +23,16 @@ def empty(shape=(4, 5, 6)):
     return Annotation.from_labels(np.zeros(shape, np.uint8))
 
 
+def dense(annotation):
+    labels = np.zeros(annotation.shape, np.uint8)
+    labels.flat[annotation.index] = annotation.labels
+    return labels
+
+
 @given(labels=SPARSE)
 def test_labels_come_back(labels):
     annotation = Annotation.from_labels(labels)
-    np.testing.assert_array_equal(annotation.to_labels(), labels)
+    np.testing.assert_array_equal(dense(annotation), labels)
     assert len(annotation) == np.count_nonzero(labels)
     assert annotation.n_classes == labels.max()
     assert np.all(np.diff(annotation.index) > 0)
@@ -50,7 +59,24 @@ def test_labels_may_be_a_list_or_lazy():
             return labels[k]
 
     for other in (labels.tolist(), Lazy()):
-        np.testing.assert_array_equal(Annotation.from_labels(other).to_labels(), labels)
+        np.testing.assert_array_equal(dense(Annotation.from_labels(other)), labels)
+
+
+def test_lazy_labels_are_read_many_slices_at_once():
+    labels = np.zeros((150, 2, 3), np.uint8)
+    labels[[0, 64, 149], 1, 2] = 1, 2, 3
+    asked = []
+
+    class Lazy:
+        shape, dtype = labels.shape, labels.dtype
+
+        def __getitem__(self, k):
+            asked.append((k.start, k.stop))
+            return labels[k]
+
+    annotation = Annotation.from_labels(Lazy())
+    assert asked == [(0, 64), (64, 128), (128, 150)]
+    np.testing.assert_array_equal(dense(annotation), labels)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +110,30 @@ def test_a_crop_is_that_of_the_dense_labels(labels, data):
 def test_a_selection_keeps_labels_where_they_are(labels, data):
     annotation = Annotation.from_labels(labels)
     keep = data.draw(arrays(bool, len(annotation)))
-    dense = labels.copy()
-    dense.flat[annotation.index[~keep]] = 0
-    np.testing.assert_array_equal(annotation.select(keep).to_labels(), dense)
+    kept = labels.copy()
+    kept.flat[annotation.index[~keep]] = 0
+    np.testing.assert_array_equal(dense(annotation.select(keep)), kept)
+
+
+@given(labels=SPARSE, data=st.data())
+def test_a_selection_keeps_voxels_in_their_slices(labels, data):
+    annotation = Annotation.from_labels(labels)
+    keep = data.draw(arrays(bool, len(annotation)))
+    twice = data.draw(arrays(bool, int(keep.sum())))
+    normals = annotation.normals[keep][twice]
+    part = annotation.select(keep).select(twice)
+    np.testing.assert_array_equal(part.normals, normals)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_is_held_out_lies_across_the_axis_it_was_painted_in(axis):
+    labels = np.zeros((4, 96, 96), np.uint8)
+    labels[1, 10:30] = 1
+    labels[1, 60:80, 10:80] = 2
+    annotation = Annotation.from_labels(np.moveaxis(labels, 0, axis))
+    parts = annotation.split(0.2)
+    assert all(len(part) for part in parts)
+    assert all(set(part.normals.tolist()) == {axis} for part in parts)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -120,10 +167,37 @@ def test_slices_across_different_axes_are_told_apart():
     assert sum(count for *_, count in annotation.slices()) == len(annotation)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_that_slice(axis):
+    labels = np.zeros((1, 16, 16), np.uint8)
+    labels[0, 3:5] = 1
+    labels[0, :, 9] = 2
+    annotation = Annotation.from_labels(np.moveaxis(labels, 0, axis))
+    assert annotation.slices() == [(axis, 0, 46)]
+
+
+@given(labels=SPARSE.filter(lambda labels: 1 not in labels.shape))
+def test_a_voxel_lies_in_the_plane_that_is_labelled_to_the_greatest_part(labels):
+    annotation = Annotation.from_labels(labels)
+    parts = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        part = np.count_nonzero(labels, axis=others) * (
+            labels.shape[axis] / labels.size
+        )
+        parts.append(part[annotation.coordinates[:, axis]])
+    np.testing.assert_array_equal(annotation.normals, np.argmax(parts, axis=0))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6), (4, 0, 6), (0, 0, 0)])
+def test_a_volume_without_voxels_has_nothing_to_hold_out(shape):
+    assert [len(part) for part in empty(shape).split(0.1)] == [0, 0]
+
+
 def test_nothing_labelled_has_no_slices():
     assert len(empty()) == empty().n_classes == len(empty().counts) == 0
     assert empty().slices() == []
-    assert not empty().to_labels().any()
+    assert not dense(empty()).any()
 
 
 def blobs(shape=(40, 60, 60), seed=0):
@@ -150,11 +224,54 @@ def test_a_split_shares_the_labels_out(fraction, seed, axis):
     taught, held = annotation.split(fraction, seed)
     assert not set(taught.index) & set(held.index)
     assert set(taught.index) | set(held.index) == set(annotation.index)
-    np.testing.assert_array_equal(
-        taught.to_labels() + held.to_labels(), annotation.to_labels()
-    )
+    np.testing.assert_array_equal(dense(taught) + dense(held), dense(annotation))
     assert len(held) > 0
     assert np.all(taught.counts * 2 >= annotation.counts)
+
+
+@settings(max_examples=30)
+@given(
+    labels=arrays(
+        np.uint8,
+        st.tuples(*[st.integers(1, 30)] * 3),
+        elements=st.sampled_from([1, 2, 3]),
+        fill=st.just(0),
+    ),
+    planes=st.tuples(*[st.integers(0, 29)] * 3),
+    fraction=st.floats(0.01, 0.89),
+    seed=st.integers(0, 100),
+)
+def test_blocks_are_numbered_in_the_order_of_normal_and_place(
+    labels, planes, fraction, seed
+):
+    labels = labels.copy()
+    for axis, position in enumerate(planes):
+        index = (slice(None),) * axis + (position % labels.shape[axis],)
+        labels[index] = axis + 1
+    annotation = Annotation.from_labels(labels)
+    extent = int(max(8, min(32, sorted(labels.shape)[1] // 5)))
+    normals = annotation.normals[:, None] == np.arange(3)
+    cell = np.where(normals, annotation.coordinates, annotation.coordinates // extent)
+    rows = np.column_stack([annotation.normals, cell])
+    cells, block = np.unique(rows, axis=0, return_inverse=True)
+    held = np.zeros(len(annotation), bool)
+    if len(cells) >= 10:
+        block = block.reshape(-1)
+        held = _choose_blocks(cells, block, annotation.labels, fraction, seed)
+    np.testing.assert_array_equal(
+        annotation.split(fraction, seed)[1].index, annotation.index[held]
+    )
+
+
+def test_a_split_takes_little_memory():
+    labels = np.zeros((8, 256, 256), np.uint8)
+    labels[3] = 1
+    annotation = Annotation.from_labels(labels)
+    tracemalloc.start()
+    annotation.split(0.1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * len(annotation)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -168,7 +285,7 @@ def test_a_tenth_is_about_a_tenth(axis):
 
 def test_what_is_held_out_are_whole_blocks():
     annotation = painted([7])
-    held = annotation.split(0.2)[1].to_labels()[7]
+    held = dense(annotation.split(0.2)[1])[7]
     for y in range(0, 60, 12):
         for x in range(0, 60, 12):
             block = held[y : y + 12, x : x + 12] > 0

@@ -13,7 +13,7 @@ from napari_unet3d.engine import (
 )
 from napari_unet3d.engine.batches import BatchSource, choose_region
 from napari_unet3d.engine.normalize import IntensityStatistics
-from napari_unet3d.engine.planning import PatchPlan
+from napari_unet3d.engine.patch_plan import PatchPlan
 from napari_unet3d.engine.stem import FilterStem
 from napari_unet3d.engine.validation import UNVARIED
 from napari_unet3d.engine.volume import FeatureVolume
@@ -157,6 +157,15 @@ def test_patches_are_laid_differently_around_a_voxel(make_source):
         positions |= {tuple(p) for p in (batch.target + 1).nonzero()[:, 1:3].tolist()}
     assert len(positions) > 20
     assert all(4 <= n <= 12 for p in positions for n in p)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_thinnest_patches_hold_the_voxel_they_are_laid_around(size, make_source):
+    source = make_source([(slice(None, None, 2), 12)])
+    plan = PatchPlan(((size, 16, 16),) * 3, 1)
+    for seed in range(20):
+        batch = source.draw(plan, np.random.default_rng(seed))
+        assert (batch.target != UNLABELLED).any()
 
 
 def test_the_same_seed_draws_the_same_batch(make_source):

@@ -140,7 +140,7 @@ def test_a_device_is_not_replaced(model, tmp_path):
 def test_a_folder_is_no_model_file(model, tmp_path):
     with pytest.raises(EngineError, match=f"cannot write the model {tmp_path}"):
         save(model, tmp_path)
-    with pytest.raises(EngineError, match=f"there is no model file {tmp_path}"):
+    with pytest.raises(EngineError, match=f"{tmp_path} is a folder, not a model file"):
         load(tmp_path)
 
 
@@ -290,6 +290,9 @@ def updated(*path, value):
     return change
 
 
+VARIANCE = "encoder.0.first.norm.running_var"
+
+
 def without_average(content):
     content["weights"]["average"] = {}
 
@@ -321,6 +324,17 @@ def with_another_name(content):
         (updated("model", "n_classes", value=7), "it names 3 of 7 classes"),
         (updated("class_names", value=["a"]), "it names 1 of 3 classes"),
         (updated("step", value=-1), "its step is -1"),
+        (updated("seconds", value=-1.0), "it was trained for -1.0 seconds"),
+        (updated("seconds", value=float("nan")), "it was trained for nan seconds"),
+        (updated("seconds", value=float("inf")), "it was trained for inf seconds"),
+        (
+            updated("schedule", "step", value=float("nan")),
+            "step in its field 'schedule' is nan",
+        ),
+        (
+            updated("best", "iou", value=-float("inf")),
+            "iou in its field 'best' is -inf",
+        ),
         (updated("model", "normalization", value="none"), "have an unexpected"),
         (updated("model", "stem", value="filters"), "weights do not fit"),
         (updated("model", "pooling", value=()), "weights do not fit"),
@@ -337,6 +351,22 @@ def with_another_name(content):
         ),
         (updated("weights", "average", value=[1]), "its average weights are list"),
         (updated("stem", "mean", value=torch.ones(3)), "filter statistics do not fit"),
+        (
+            updated("stem", "mean", value=torch.tensor([float("nan")])),
+            "filter statistics mean are not all finite numbers",
+        ),
+        (
+            updated("stem", "deviation", value=torch.zeros(1)),
+            "filter statistics deviation are not all positive",
+        ),
+        (
+            updated("stem", "deviation", value=torch.tensor([float("nan")])),
+            "filter statistics deviation are not all finite numbers",
+        ),
+        (
+            updated("weights", "average", VARIANCE, value=torch.tensor([-0.5])),
+            f"weights {VARIANCE} are negative",
+        ),
         (updated("schedule", "step", value="a"), "step in its field 'schedule' is 'a'"),
         (updated("best", "iou", value=[1]), r"iou in its field 'best' is \[1\]"),
         (updated("history", value=[1]), "history holds more than dictionaries"),
@@ -347,6 +377,34 @@ def test_what_does_not_fit_is_named(change, message, saved, tmp_path):
     with pytest.raises(EngineError, match=message) as caught:
         load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.Tensor.to_sparse,
+        torch.Tensor.half,
+        torch.Tensor.int,
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+        lambda tensor: tensor.to("meta"),
+    ],
+)
+@pytest.mark.parametrize(
+    "place", [("weights", "best", "head.bias"), ("stem", "deviation")]
+)
+def test_tensors_of_another_kind_are_named(place, other, saved, tmp_path):
+    def change(content):
+        *parents, last = place
+        for key in parents:
+            content = content[key]
+        content[last] = other(content[last])
+
+    path = rewritten(saved, tmp_path / "model", change)
+    with pytest.raises(
+        EngineError, match=f"{path} is damaged: .* {place[-1]} is torch"
+    ):
+        load(path)
 
 
 def test_a_newer_version_asks_for_an_update(saved, tmp_path):
@@ -399,6 +457,24 @@ def test_weights_that_are_no_numbers_are_refused(value, saved, tmp_path):
     path = rewritten(saved, tmp_path / "model", change)
     with pytest.raises(EngineError, match=r"head\.bias are not all finite numbers"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["latest", "average", "best"])
+def test_useless_weights_do_not_replace_a_model(name, model, tmp_path):
+    path = tmp_path / "model"
+    save(model, path)
+    before = path.read_bytes()
+    model.weights[name]["head.bias"][0] = float("nan")
+    message = (
+        rf"not written after 12 steps, and {path} stays as it was: its weights "
+        r"head\.bias are not all finite numbers; .* lower learning rate \(now 0.005\)"
+    )
+    with pytest.raises(EngineError, match=message) as caught:
+        save(model, path)
+    # Another place is no remedy.
+    assert not isinstance(caught.value, SaveError)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_the_digest_is_that_of_the_file(saved, tmp_path):

@@ -68,6 +68,23 @@ def test_classes_may_appear_in_later_slices():
     np.testing.assert_array_equal(evaluate(truth, truth).truth, [2, 1, 1])
 
 
+def test_volumes_may_be_lazy():
+    labels = np.arange(1, 151)[:, None, None]
+    asked = []
+
+    class Lazy:
+        shape, dtype = labels.shape, labels.dtype
+
+        def __getitem__(self, k):
+            asked.append((k.start, k.stop))
+            return labels[k] % 5 + 1
+
+    scores = evaluate(Lazy(), Lazy(), exclude=labels == 150)
+    assert scores.mean_iou == 1
+    assert scores.truth.tolist() == [29, 30, 30, 30, 30]
+    assert sorted(asked) == sorted([(0, 64), (64, 128), (128, 150)] * 2)
+
+
 @given(labels=LABELS)
 def test_perfect_is_one(labels):
     scores = evaluate(labels, labels)
@@ -122,6 +139,27 @@ def test_nothing_to_score_is_no_score(exclude):
     truth = row(0, 0) if exclude is None else row(1, 2)
     with pytest.raises(EngineError, match="no voxel is left to score"):
         evaluate(row(1, 2), truth, exclude)
+
+
+@pytest.mark.parametrize("instance", [255, 3_000_000_000, 2**64 - 1])
+def test_instances_are_no_classes(instance):
+    classes, instances = row(1, 2), row(1, 2).astype(np.uint64)
+    instances[0, 0, 1] = instance
+    sentence = f"must be at most 254, got {instance}; number the classes"
+    with pytest.raises(EngineError, match=f"labels of the segmentation {sentence}"):
+        evaluate(instances, classes)
+    with pytest.raises(EngineError, match=f"labels of the truth {sentence}"):
+        evaluate(classes, instances)
+
+
+def test_the_highest_class_is_254():
+    assert evaluate(row(1, 254), row(1, 254)).iou[253] == 1
+
+
+def test_what_is_not_scored_may_be_anything():
+    instances = row(1, 2, 3000)
+    assert evaluate(instances, row(1, 2, 0)).mean_iou == 1
+    assert evaluate(row(1, 2, 1), instances, exclude=row(0, 0, 3000)).mean_iou == 1
 
 
 def test_probabilities_are_no_segmentation():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_unet3d.engine.next_batch import NextBatch
-from napari_unet3d.engine.planning import PatchPlan
+from napari_unet3d.engine.patch_plan import PatchPlan
 
 PLAN = PatchPlan(((8, 16, 16),) * 3, 2)
 

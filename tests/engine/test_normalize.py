@@ -64,6 +64,55 @@ def test_every_kind_of_number_can_be_normalized(dtype, image):
     assert np.ptp(normalized) > 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "offset", "scale"),
+    [
+        ("float64", 1e9, 1),
+        ("float64", 0, 1e-50),
+        ("float64", 0, 1e50),
+        (">f8", -1e9, 1),
+        ("uint32", 3_000_000_000, 50),
+        ("int32", -2_000_000_000, 50),
+        ("int64", 2**40, 1000),
+    ],
+)
+def test_nothing_is_lost_beside_a_large_offset(dtype, offset, scale):
+    noise = np.random.default_rng(0).normal(size=(1, 8, 9, 10)) * scale
+    if np.dtype(dtype).kind != "f":
+        noise, offset = noise.round().astype(np.int64), int(offset)
+    values = (noise + offset).astype(dtype)
+    found = IntensityStatistics.from_image(values).apply(values)
+    assert found.dtype == np.float32
+    assert 0.9 < found.std() < 1.2
+    assert np.corrcoef(found.ravel(), noise.ravel())[0, 1] > 0.99999
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", ">u2", "float16", "float32"])
+def test_short_numbers_are_normalized_in_single_precision(dtype, image):
+    values = image.clip(0, 255).astype(dtype)
+    statistics = IntensityStatistics.from_image(values)
+    mean, deviation = (
+        np.array(figures, np.float32).reshape(2, 1, 1, 1)
+        for figures in (statistics.mean, statistics.deviation)
+    )
+    expected = (values.astype(np.float32) - mean) / deviation
+    np.testing.assert_array_equal(statistics.apply(values), expected)
+
+
+def test_a_value_too_large_for_the_result_is_infinite(image):
+    image[0, 1, 2, 3] = 1e300
+    normalized = IntensityStatistics.from_image(image).apply(image)
+    assert np.isinf(normalized).sum() == 1
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_numbers_that_cannot_be_squared_are_refused(scale, image):
+    with pytest.raises(
+        EngineError, match=r"channel 0 .* multiply or divide them first"
+    ):
+        IntensityStatistics.from_image((image - 50) * scale)
+
+
 def test_an_image_that_is_nearly_everywhere_the_same_is_no_constant():
     image = np.zeros((1, 20, 20, 20))
     image[0, 3, 4, :5] = 1
@@ -117,6 +166,40 @@ def test_large_volumes_are_sampled_always_the_same(image, monkeypatch):
     whole = IntensityStatistics.from_image(image)
     np.testing.assert_allclose(first.mean, whole.mean, rtol=0.1)
     np.testing.assert_allclose(first.deviation, whole.deviation, rtol=0.1)
+
+
+@pytest.fixture
+def few_boxes(monkeypatch):
+    """Sample two boxes of the slices 10 and 30 of 40."""
+    monkeypatch.setattr(normalize, "WHOLE_VOXELS", 10)
+    monkeypatch.setattr(normalize, "SAMPLE_EDGE", 2)
+    monkeypatch.setattr(normalize, "SAMPLE_SLICES", 2)
+    monkeypatch.setattr(normalize, "SAMPLE_BOXES", 2)
+
+
+@pytest.mark.parametrize("background", [0.0, np.nan])
+def test_a_few_slices_of_a_large_volume_are_found(background, few_boxes):
+    image = np.full((2, 40, 2, 4), background)
+    image[:, 20:22] = np.random.default_rng(0).normal(5, 2, (2, 2, 2, 4))
+    alone = IntensityStatistics.from_image(image[:, 20:22])
+    assert IntensityStatistics.from_image(image) == alone
+
+
+def test_no_more_of_a_large_volume_is_kept_than_of_others(few_boxes):
+    image = np.random.default_rng(0).normal(size=(1, 40, 2, 4))
+    image[:, [10, 30]] = 3
+    values = normalize._sample(image, 0)
+    assert values.size == 2 * 2 * 2 * 2
+    np.testing.assert_array_equal(values, normalize._sample(image, 0))
+    assert (values != 3).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(7, "has the same value 7"), (np.nan, "is NaN")]
+)
+def test_a_large_volume_without_anything_is_refused(value, message, few_boxes):
+    with pytest.raises(EngineError, match=f"channel 0 .* {message} wherever it was"):
+        IntensityStatistics.from_image(np.full((1, 40, 2, 4), value))
 
 
 def test_a_volume_gets_a_channel_axis(image):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from napari_unet3d.engine import EngineError, ModelConfig, TrainingConfig
 from napari_unet3d.engine.batches import Batch
+from napari_unet3d.engine.checkpoint import build_network
 from napari_unet3d.engine.optimization import FOLLOW_EVERY, FOLLOWED, Optimization
 from napari_unet3d.engine.schedule import Schedule
 
@@ -225,6 +226,44 @@ def test_a_damaged_optimizer_state_is_a_sentence(kind, checkpoint, batch):
     state = damaged(optimization.state()["optimizer"], kind)
     with pytest.raises(EngineError, match=r"optimizer's state .* damaged"):
         make().restore(replace(checkpoint, optimizer=state))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_moments_are_those_of_all_weights(kept, checkpoint, batch):
+    optimization = make()
+    optimization.step(batch, FLAT, 0.01)
+    state = optimization.state()["optimizer"]
+    assert len(state["state"]) == len(list(optimization.network.parameters()))
+    state["state"] = {k: v for k, v in state["state"].items() if k < kept}
+    with pytest.raises(EngineError, match=r"optimizer's state .* damaged"):
+        make().restore(replace(checkpoint, step=1, optimizer=state))
+
+
+def test_before_the_first_step_there_are_no_moments(checkpoint):
+    restored(make(), checkpoint)
+    # A model for prediction that was trained, but not trained on
+    optimization = make()
+    optimization.restore(replace(checkpoint, step=5, optimizer={}))
+    restored(optimization, replace(checkpoint, step=5))
+
+
+def test_steps_skipped_in_half_precision_have_no_moments(checkpoint):
+    state = make(torch.float16).state()
+    assert state["optimizer"]["scaler"]
+    make(torch.float16).restore(replace(checkpoint, step=1, **state))
+
+
+def test_the_seed_is_not_everybodys(batch):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    network = make(seed=7).network
+    assert torch.equal(torch.rand(4), expected)
+    torch.manual_seed(7)
+    for a, b in zip(
+        network.parameters(), build_network(MODEL).parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
 
 
 def test_the_scale_of_the_loss_goes_on(checkpoint, batch):

@@ -14,7 +14,7 @@ from napari_unet3d.engine import (
     TrainingVolume,
 )
 from napari_unet3d.engine.checkpoint import build_stem
-from napari_unet3d.engine.planning import PatchPlan
+from napari_unet3d.engine.patch_plan import PatchPlan
 from napari_unet3d.engine.training_data import TrainingData
 
 PLAN = PatchPlan(((8, 16, 16),) * 3, 2)

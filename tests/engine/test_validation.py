@@ -9,7 +9,7 @@ from torch import nn
 
 from napari_unet3d.engine import Annotation, ModelConfig
 from napari_unet3d.engine.normalize import IntensityStatistics
-from napari_unet3d.engine.planning import PatchPlan
+from napari_unet3d.engine.patch_plan import PatchPlan
 from napari_unet3d.engine.stem import FilterStem
 from napari_unet3d.engine.validation import HeldOut
 from napari_unet3d.engine.volume import FeatureVolume

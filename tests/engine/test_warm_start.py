@@ -75,6 +75,10 @@ def test_the_packaged_weights_are_small_and_finite():
     [
         ({}, True),
         ({"depth": 2, "pooling": ((1, 2, 2),)}, True),
+        ({"depth": 2, "pooling": ((1, 1, 1),)}, True),
+        ({"depth": 2, "pooling": ((3, 3, 3),)}, False),
+        ({"depth": 3, "pooling": ((2, 2, 2), (2, 4, 2))}, False),
+        ({"pooling": None}, True),
         ({"in_channels": 3}, True),
         ({"padding": "valid"}, True),
         ({"base_channels": 16}, False),
