@@ -77,6 +77,9 @@ def test_voxels_of_all_kinds_of_layers():
     assert (rgba.shape, rgba.n_channels) == ((5, 6, 7), 3)
     np.testing.assert_array_equal(rgba.read(WHOLE), rgb.read(WHOLE))
 
+    exact = VolumeChoice(Image(volume + 1e9))
+    np.testing.assert_array_equal(exact.read(WHOLE), volume[None] + 1e9)
+
     pyramid = VolumeChoice(Image([volume, volume[:, ::2, ::2]], multiscale=True))
     assert pyramid.shape == (5, 6, 7)
     np.testing.assert_array_equal(pyramid.read(WHOLE), volume[None])
