@@ -154,7 +154,7 @@ class Telling(Session):
         self.summary = None
         if was_segmenting:
             self._say_unfinished()
-        # There is no checkpoint within the first minute.
+        # There is no checkpoint at first.
         is_lost = was_training and self.kept_model is None
         if is_lost:
             self.widget.training.plot("clear_points")

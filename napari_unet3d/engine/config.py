@@ -155,7 +155,7 @@ class TrainingConfig:
 
     minutes: PositiveFloat | None = Field(
         default=None,
-        description="Minutes to train (default: 3, unless steps are given)",
+        description="Minutes to train (default: 1, unless steps are given)",
     )
     steps: PositiveInt | None = Field(
         default=None, description="Steps to train, instead of minutes"
@@ -248,7 +248,7 @@ class TrainingConfig:
         default=50, description="Steps between measurements on the held-out labels"
     )
     save_every: PositiveFloat = Field(
-        default=60.0, description="Seconds between checkpoints while training"
+        default=20.0, description="Seconds between checkpoints while training"
     )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of all that is random"

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .config import TrainingConfig
 
+MINUTES = 1.0
+"""Length of a training where nothing is said.
+
+With a few annotated slices more makes the segmentation no better, on average; then
+another slice does (docs/benchmarks.md).
+"""
+
 RISE = 40
 """Steps over which the learning rate rises, however long the training is.
 
@@ -24,7 +31,7 @@ class Schedule:
     Parameters
     ----------
     training : TrainingConfig
-        Its `steps`, or else its `minutes` (3 by default), are the length.
+        Its `steps`, or else its `minutes` (1 by default), are the length.
     """
 
     def __init__(self, training: TrainingConfig) -> None:
@@ -50,7 +57,7 @@ class Schedule:
         """Share that is done; 1 or more at the end."""
         if self._training.steps:
             return (self.step - self.start["step"]) / self._training.steps
-        minutes = self._training.minutes or 3.0
+        minutes = self._training.minutes or MINUTES
         return (self.seconds - self.start["seconds"]) / (60 * minutes)
 
     @property

@@ -87,14 +87,16 @@ def voxel_size(path: str, shape: Sequence[int]) -> tuple[Spacing, str | None] | 
         If the file is damaged or no TIFF.
     """
     with unreadable(path, _ERRORS, "TIFF"), tifffile.TiffFile(path) as tif:
+        spacing, unit = physical_size(tif)
+        if spacing is None:
+            # Before all of its pages are looked at, which may be many.
+            return None
         series = tif.series[0]
         lengths = dict(zip(series.axes, series.shape, strict=True))
-        spacing, unit = physical_size(tif)
     # Where the file does not name it, tifffile calls the depth Q or I.
     depth = next((lengths[axis] for axis in "ZQIT" if axis in lengths), None)
-    if spacing is None or [depth, lengths.get("Y"), lengths.get("X")] != list(shape):
-        return None
-    return spacing, unit
+    fits = [depth, lengths.get("Y"), lengths.get("X")] == list(shape)
+    return (spacing, unit) if fits else None
 
 
 def _array(
