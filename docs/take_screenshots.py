@@ -1,6 +1,6 @@
 """Take the screenshots of the documentation: run it with a display, or xvfb-run.
 
-    python docs/take_screenshots.py [--seconds 60]
+    python docs/take_screenshots.py [--seconds 40]
 
 Trains for real on the sample, so the pictures show what a person gets.
 """
@@ -20,7 +20,7 @@ SIZE = (1366, 768)
 def main() -> None:
     """Take all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="to train")
+    parser.add_argument("--seconds", type=float, default=40.0, help="to train")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NAPARI_UNET3D_PROJECTS"] = folder

@@ -155,7 +155,8 @@ class TrainingConfig:
 
     minutes: PositiveFloat | None = Field(
         default=None,
-        description="Minutes to train (default: 1, unless steps are given)",
+        description="Minutes to train, unless steps are given (default: 1, or up to 3 "
+        "where 300 steps take longer)",
     )
     steps: PositiveInt | None = Field(
         default=None, description="Steps to train, instead of minutes"

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .config import TrainingConfig
 
-MINUTES = 1.0
-"""Length of a training where nothing is said.
+MINUTES, MOST_MINUTES, STEPS = 1.0, 3.0, 300
+"""Length of a training where nothing is said, and how long it may take at most to do so
+many steps where the machine is slow or busy.
 
 With a few annotated slices more makes the segmentation no better, on average; then
 another slice does (docs/benchmarks.md).
@@ -31,7 +32,8 @@ class Schedule:
     Parameters
     ----------
     training : TrainingConfig
-        Its `steps`, or else its `minutes` (1 by default), are the length.
+        Its `steps`, or else its `minutes`, are the length; a minute by default, or up
+        to three where that is too little for 300 steps.
     """
 
     def __init__(self, training: TrainingConfig) -> None:
@@ -55,10 +57,13 @@ class Schedule:
     @property
     def progress(self) -> float:
         """Share that is done; 1 or more at the end."""
+        steps = self.step - self.start["step"]
         if self._training.steps:
-            return (self.step - self.start["step"]) / self._training.steps
-        minutes = self._training.minutes or MINUTES
-        return (self.seconds - self.start["seconds"]) / (60 * minutes)
+            return steps / self._training.steps
+        minutes = (self.seconds - self.start["seconds"]) / 60
+        if self._training.minutes:
+            return minutes / self._training.minutes
+        return max(min(minutes / MINUTES, steps / STEPS), minutes / MOST_MINUTES)
 
     @property
     def learning_rate(self) -> float:

@@ -72,10 +72,26 @@ def test_minutes_are_counted_in_seconds():
     schedule = Schedule(TrainingConfig(minutes=0.5))
     schedule.seconds = 15
     assert schedule.progress == 0.5
-    assert Schedule(TrainingConfig()).progress == 0
-    default = Schedule(TrainingConfig())
-    default.seconds = 180
-    assert default.progress == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "progress"),
+    [
+        (0, 0, 0),
+        (450, 30, 0.5),
+        (600, 60, 1),
+        # A slow machine is given time for its steps, but not for ever.
+        (75, 60, 1 / 3),
+        (225, 90, 0.75),
+        (300, 120, 1),
+        (0, 90, 0.5),
+        (29, 180, 1),
+    ],
+)
+def test_by_default_a_training_takes_a_minute_or_so(steps, seconds, progress):
+    schedule = Schedule(TrainingConfig())
+    schedule.step, schedule.seconds = steps, seconds
+    assert schedule.progress == pytest.approx(progress)
 
 
 def test_a_schedule_at_its_end_begins_anew():
