@@ -178,8 +178,8 @@ class Controller(Reactions):
         """Erase a class; those behind it move up."""
         if self.state.busy:
             show_warning(
-                "Removing a class gives the others new numbers, by which the model at "
-                "work knows them: stop training or segmentation first."
+                "A class cannot be removed now: the model at work knows the others by "
+                "their numbers, which would change. Stop it first."
             )
             return
         self.learning.remove_class(self.choice, label)
