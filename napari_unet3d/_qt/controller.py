@@ -17,7 +17,7 @@ from .sentences import doubt_about_model, why_model_does_not_fit
 from .session import SEGMENTATION, TRAINING
 from .state import Phase
 from .volumes import problem_of
-from .voxel_size import size_in_file, use_size
+from .voxel_size import NO_SIZE, size_in_file, use_size
 
 if TYPE_CHECKING:
     from .classes import Classes
@@ -95,6 +95,12 @@ class Controller(Reactions):
         size = size_in_file(self.choice) if self.choice is not None else None
         if self.choice is not None and size is not None:
             use_size(self.viewer, self.choice, *size)
+            if self.state.has_model or self.state.is_training:
+                show_warning(
+                    f"The model was trained on voxels of {NO_SIZE[0]:g} × "
+                    f"{NO_SIZE[1]:g} × {NO_SIZE[2]:g} and keeps that size: press New "
+                    "under Model, then Train, to have one that knows the true one."
+                )
 
     def pause(self) -> None:
         """Hold the training, or let it go on."""

@@ -57,7 +57,7 @@ class Trainer:
     class_names, class_colors : sequence of str
         Stored in the model.
     unit : str, optional
-        Unit of the spacing, stored in the model.
+        Unit of the spacing, stored in a new model.
     save_to : path, optional
         Model file, written now and then and at the end.
     ranks : Ranks
@@ -235,7 +235,8 @@ class Trainer:
         self.schedule.restore(checkpoint)
         self._best.restore(checkpoint)
         self._reports.history = list(checkpoint.history)
-        self.unit = self.unit or checkpoint.unit
+        # That of its spacing, which stays, whatever the volumes have now.
+        self.unit = checkpoint.unit
 
     def _is_to_stop(self, stop: threading.Event) -> bool:
         """Tell whether any rank is to stop; all get the first one's clock."""

@@ -641,7 +641,7 @@ def test_history_is_what_was_reported(make_trainer):
 def test_every_class_has_a_name(given, expected, make_trainer, volume):
     trainer = make_trainer([volume], class_names=given, unit="micrometer")
     assert trainer.checkpoint().class_names == expected
-    continued = make_trainer([volume], checkpoint=trainer.checkpoint())
+    continued = make_trainer([volume], checkpoint=trainer.checkpoint(), unit="meter")
     assert continued.checkpoint().class_names == expected
     assert continued.checkpoint().unit == "micrometer"
 

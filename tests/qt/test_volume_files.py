@@ -173,3 +173,12 @@ def test_the_button_scales_image_and_annotation(open_widget, tmp_path, qtbot):
     assert data.size_offer.isVisibleTo(data)
     image.scale = (2, 1, 1)
     assert not data.size_offer.isVisibleTo(data)
+
+
+def test_a_model_that_knows_another_size_is_told_of(driver, tmp_path, said):
+    write_sized(tmp_path / "a.tif")
+    driver.viewer.layers.clear()
+    driver.viewer.open(str(tmp_path / "a.tif"), plugin="napari")
+    driver.controller.set_state(has_model=True)
+    driver.widget.data.size_button.click()
+    driver.wait(lambda: any("press New under Model" in s for s in said))
