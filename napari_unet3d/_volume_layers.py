@@ -35,7 +35,7 @@ def read_volume(path: str) -> LayerData:
         Where the file is damaged, or a library for it is missing.
     """
     location = located(path)
-    stem = location.path.name.partition(".")[0]
+    stem = location.path.name.removesuffix(".gz").rpartition(".")[0]
     if location.kind != "HDF5":
         return _layers(open_image(path), stem)
     from napari_unet3d.io.hdf5 import volumes

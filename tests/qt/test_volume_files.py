@@ -31,13 +31,13 @@ def layers_of(path):
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_nifti_is_turned_round_and_keeps_its_size(tmp_path, in_memory, ending):
-    path = tmp_path / f"scan{ending}"
+    path = tmp_path / f"subject.scan{ending}"
     image = nibabel.Nifti1Image(VOLUME.T, np.diag([0.5, 0.25, 3, 1]))
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
     ((data, about, kind),) = layers_of(path)
     layer = Image(data, **about)
-    assert (kind, layer.name) == ("image", "scan")
+    assert (kind, layer.name) == ("image", "subject.scan")
     np.testing.assert_array_equal(layer.data, VOLUME)
     np.testing.assert_allclose(layer.scale, (3, 0.25, 0.5))
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
