@@ -80,7 +80,7 @@ def draw(path: str) -> None:
     axes.text(down[0][0][0], down[0][0][1] - 0.62, "image", ha="center", fontsize=8)
     _legend(axes)
     axes.set_xlim(-0.4, right[0] + 0.9)
-    axes.set_ylim(-6.0, 0.8)
+    axes.set_ylim(-6.3, 0.8)
     axes.set_axis_off()
     figure.savefig(path, bbox_inches="tight", facecolor="white")
 

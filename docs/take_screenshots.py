@@ -68,7 +68,6 @@ def take(seconds: float) -> None:
     wait(lambda: state().phase.value == "idle")
     widget.segmenting.segment_button.click()
     wait(lambda: state().progress > 0)
-    shoot("segmenting")
     wait(lambda: state().phase.value == "idle")
     shoot("segmented")
     viewer.close()
